@@ -1,0 +1,66 @@
+# Everything a developer runs. `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where torch comes from when the default index would bring a CUDA build; for example a CPU-only index URL.
+TORCH_INDEX ?=
+MODEL ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+
+help: ## List these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing qwenops into $(VENV) (about 170 MB to download, no torch) ..."
+	$(PIP) install -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt tools/install_torch.py | $(BIN)/python
+	$(PIP) install 'pip>=25.1'
+	$(BIN)/python tools/install_torch.py --index '$(TORCH_INDEX)'
+	$(PIP) install -c constraints.txt -e '.[demo,train]' --group test --group docs
+	@touch $@ $(VENV)/.demo
+
+install: $(VENV)/.demo ## Set up .venv for using qwenops
+
+develop: $(VENV)/.dev ## Set up .venv for working on qwenops
+
+demo: $(VENV)/.demo ## Convert a model, serve it, ask it, print what it took (MODEL=qwen3:0.6b for the real one)
+	$(BIN)/qwenops demo $(if $(MODEL),--model $(MODEL))
+
+check: $(VENV)/.dev ## Lint, types, layers and every test that needs no root and no extra program
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not infra" -q
+
+test: $(VENV)/.dev ## Everything that CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q
+
+infra: ## Install the programs that infrastructure tests need (root, Debian packages)
+	bash tools/install_infra.sh
+
+prove: $(VENV)/.dev ## The long forms: whole benchmarks, overload; their result files are committed
+	$(PIP) install -c constraints.txt -e '.[genai]'
+	$(BIN)/python benchmarks/run_all.py
+
+docs: $(VENV)/.dev ## Build the documentation into docs/_build
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
+messages: $(VENV)/.dev ## Collect the sentences for translation and compile the catalogues
+	$(BIN)/python tools/collect_messages.py
+
+clean: ## Remove what these commands made inside the checkout
+	rm -rf $(VENV) docs/_build dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.PHONY: help install develop demo check test infra prove docs messages clean

@@ -1,0 +1,1 @@
+"""The only place where another program is started."""

@@ -1,0 +1,1 @@
+"""Defaults < file < environment < flags: one Settings, read by the command line only."""

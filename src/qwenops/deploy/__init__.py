@@ -1,0 +1,1 @@
+"""Put it on machines, and change them without losing a request."""

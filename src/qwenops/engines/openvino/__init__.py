@@ -1,0 +1,1 @@
+"""Our paged engine on OpenVINO kernels."""

@@ -1,0 +1,1 @@
+"""The runner computes and never decides."""

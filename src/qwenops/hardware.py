@@ -1,0 +1,1 @@
+"""Facts about this machine; every derived number travels with its reason."""

@@ -1,0 +1,1 @@
+"""What we run: shapes, files, tokenizer, conversion."""

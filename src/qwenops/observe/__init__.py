@@ -1,0 +1,1 @@
+"""What we watch: logs, metrics, samples of the system."""

@@ -1,0 +1,1 @@
+"""The HTTP service; the only place where FastAPI exists."""

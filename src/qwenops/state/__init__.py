@@ -1,0 +1,1 @@
+"""What replicas share: keys now; feedback, review queue and audit later."""

@@ -6,8 +6,14 @@ A `Text` is a `str` (the English sentence, filled in), so logs and tests need no
 the HTTP application translate its template and fill it in again. `make messages` collects every template of `say`.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+DOMAIN = "qwenops"
+CATALOGUES = Path(__file__).parent / "locale"
 
 
 class Text(str):
@@ -35,3 +41,20 @@ def say(template: str, **arguments: Any) -> Text:
 def translate_text(value: Any, translate: Callable[[str], str]) -> Any:
     """Translate a `Text`; give anything else back as it is."""
     return value.translated(translate) if isinstance(value, Text) else value
+
+
+def choose_language(asked: str, environ: Mapping[str, str]) -> Language:
+    """Return the language to speak: `asked`, else QWENOPS_LANG, LC_ALL, LC_MESSAGES or LANG; else English."""
+    names = [asked, *(environ.get(name, "") for name in ("QWENOPS_LANG", "LC_ALL", "LC_MESSAGES", "LANG"))]
+    first = next((name for name in names if name), "")
+    return "zh" if first.lower().startswith("zh") else "en"
+
+
+def translator(language: Language) -> Callable[[str], str]:
+    """Return what maps an English template to `language`; an unknown template stays English."""
+    if language == "en":
+        return str
+    import gettext
+
+    spoken = gettext.translation(DOMAIN, CATALOGUES, [language], fallback=True)
+    return lambda template: spoken.gettext(template) if template else ""

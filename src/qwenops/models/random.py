@@ -1,0 +1,122 @@
+"""Checkpoints with random weights of a true shape, for demonstrations, benchmarks and tests. Their text is meaningless.
+
+Matrices are normal with the deviation that Qwen3 is initialised with; gains of norms are spread around 1, so that a
+graph that leaves one out gives other logits. Equal seeds give equal files.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Literal
+
+from qwenops.models.checkpoint import Dtype, NewTensor, write_shards
+from qwenops.models.folders import new_folder
+from qwenops.models.qwen_vocabulary import write_tokenizer
+from qwenops.models.spec import QWEN3_0_6B, QWEN3_1_7B, TINY, ModelSpec, TensorKind, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SPECS: dict[str, ModelSpec] = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B, "tiny": TINY}
+"""What stands behind the names `random:0.6b`, `random:1.7b` and `random:tiny`."""
+
+DEVIATION = {TensorKind.NORM: 0.1}
+USUAL_DEVIATION = 0.02
+CHUNK_ELEMENTS = 1 << 21
+SHARD_BYTES = 4_000_000_000
+LEVELS = 1 << 16
+
+_FORMATS: dict[str, tuple[Dtype, str]] = {
+    "bf16": ("BF16", "bfloat16"),
+    "f16": ("F16", "float16"),
+    "f32": ("F32", "float32"),
+}
+
+
+def write_random_checkpoint(
+    folder: Path,
+    spec: ModelSpec,
+    *,
+    seed: int = 0,
+    dtype: Literal["bf16", "f16", "f32"] = "bf16",
+    tokenizer: bool = True,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write config, weights and, unless `tokenizer` is false, the true Qwen tokenizer into a new `folder`.
+
+    Raises:
+        InsufficientDiskError: The disk has no room for it.
+        MissingPartError: The package that carries the tokenizer's vocabulary is not installed.
+    """
+    stored, config_name = _FORMATS[dtype]
+    with new_folder(folder, needed_bytes=spec.num_parameters * 4 + (1 << 25)) as new:
+        _write_json(new / "config.json", spec.to_config(dtype=config_name))
+        generation = {
+            "bos_token_id": 151643,
+            "do_sample": True,
+            "eos_token_id": list(spec.eos_token_ids),
+            "pad_token_id": 151643,
+            "temperature": 0.6,
+            "top_k": 20,
+            "top_p": 0.95,
+        }
+        _write_json(new / "generation_config.json", generation)
+        tensors = [
+            NewTensor(name=each.name, dtype=stored, shape=each.shape, chunks=partial(_chunks, each, stored, seed))
+            for each in spec.tensors()
+        ]
+        write_shards(new, tensors, shard_bytes=shard_bytes)
+        if tokenizer:
+            write_tokenizer(new)
+
+
+def _chunks(tensor: TensorSpec, dtype: Dtype, seed: int) -> Iterator[memoryview]:
+    """Yield the bytes of one tensor: random 16-bit numbers, each looked up in a table of normal quantiles."""
+    import numpy as np
+
+    random = np.random.Generator(np.random.SFC64([seed, zlib.crc32(tensor.name.encode())]))
+    table = _quantiles(tensor.kind, dtype)
+    for begin in range(0, tensor.num_elements, CHUNK_ELEMENTS):
+        count = min(CHUNK_ELEMENTS, tensor.num_elements - begin)
+        levels = np.frombuffer(random.bytes(2 * count), np.uint16)
+        yield np.take(table, levels).data.cast("B")
+
+
+def _quantiles(kind: TensorKind, dtype: Dtype) -> "NDArray[Any]":
+    import numpy as np
+
+    values = DEVIATION.get(kind, USUAL_DEVIATION) * _normal_quantiles()
+    if kind is TensorKind.NORM:
+        values = values + 1
+    wide: NDArray[np.float32] = values.astype(np.float32)
+    match dtype:
+        case "BF16":
+            return to_bf16(wide)
+        case "F16":
+            return wide.astype(np.float16)
+        case "F32":
+            return wide
+
+
+def to_bf16(values: "NDArray[np.float32]") -> "NDArray[np.uint16]":
+    """Round to the nearest bf16, ties to even; returns the bits. The values must be finite."""
+    import numpy as np
+
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _normal_quantiles() -> "NDArray[np.float64]":
+    import numpy as np
+
+    normal = NormalDist()
+    half = [normal.inv_cdf((level + 0.5) / LEVELS) for level in range(LEVELS // 2, LEVELS)]
+    return np.array([-value for value in reversed(half)] + half)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -11,10 +11,12 @@ derive from that field (`config.py` and `cli/` do it). A part takes its own opti
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from qwenops.errors import ConfigError
 from qwenops.text import say
@@ -40,8 +42,8 @@ class OptionSpec:
     choices: tuple[str, ...] = ()
     live: bool = False
     """Whether a running server takes a new value over without a restart."""
-    flag: bool = True
-    """Whether the command line offers it; flags are a budget."""
+    flag: bool | str = True
+    """Whether the command line offers it (flags are a budget), or the name it has there, such as `--log-dir`."""
     secret: bool = False
 
 
@@ -54,7 +56,7 @@ def option(  # noqa: PLR0913 -- each keyword is one fact about the option, and a
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     live: bool = False,
-    flag: bool = True,
+    flag: bool | str = True,
     secret: bool = False,
 ) -> Any:
     """Declare one option: a dataclass field that carries its own documentation and bounds."""
@@ -166,3 +168,189 @@ def show_bytes(num_bytes: float) -> str:
             amount = num_bytes / BYTES_BY_UNIT[unit]
             return f"{amount:.0f} {unit}" if amount >= 100 else f"{amount:.1f} {unit}"  # noqa: PLR2004 -- three digits
     return f"{num_bytes:.0f} B"
+
+
+def walk(
+    options: type[Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dataclasses.Field[Any], OptionSpec]]:
+    """Yield each option with its path, going into the fields that are options objects themselves, in order."""
+    for each in dataclasses.fields(options):
+        spec = each.metadata.get("option")
+        if isinstance(spec, OptionSpec):
+            yield (*path, each.name), each, spec
+        elif isinstance(each.type, type) and dataclasses.is_dataclass(each.type):
+            yield from walk(each.type, (*path, each.name))
+
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def parse_value(raw: Any, kind: Any, spec: OptionSpec, name: str) -> Any:
+    """Turn what a file, a variable or a flag holds into the value of a field of type `kind`.
+
+    Args:
+        raw: Text, or what TOML made of it.
+        kind: The field's type: bool, int, float, str, Path, an Enum, a Literal, a tuple of one of them, a mapping of
+            text to one of them, or one of them or None.
+        spec: Bounds, unit and choices.
+        name: How the user called it (`serve.port`, `--port`, QWENOPS_SERVE_PORT), for messages.
+
+    Raises:
+        ConfigError: It cannot be such a value; the message has the name, the value and what was possible.
+    """
+    shown = "***" if spec.secret else raw
+    try:
+        value = _convert(raw, kind, spec)
+    except (ValueError, TypeError):
+        raise ConfigError(
+            say("{name}: {value!r} is not possible.", name=name, value=shown),
+            hint=say("It must be {possible}.", possible=possible_values(kind, spec)),
+        ) from None
+    except ConfigError as error:
+        raise ConfigError(say("{name}: {reason}", name=name, reason=error.message), hint=error.hint) from None
+    for each in value if isinstance(value, tuple) else (value,):
+        if isinstance(each, int | float) and not isinstance(each, bool) and not _within(each, spec):
+            raise ConfigError(
+                say("{name}: {value} is out of bounds.", name=name, value=shown),
+                hint=say("It must be {possible}.", possible=possible_values(kind, spec)),
+            )
+    return value
+
+
+def _within(value: float, spec: OptionSpec) -> bool:
+    low = -math.inf if spec.minimum is None else spec.minimum
+    return low <= value <= (math.inf if spec.maximum is None else spec.maximum)
+
+
+def _convert(raw: Any, kind: Any, spec: OptionSpec) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in {Union, UnionType}:
+        if raw is None or raw in {"", "none"}:
+            return None
+        (kind,) = (each for each in inner if each is not NoneType)
+        return _convert(raw, kind, spec)
+    if origin is tuple:
+        parts = [part.strip() for part in raw.split(",") if part.strip()] if isinstance(raw, str) else raw
+        return tuple(_convert(part, inner[0], spec) for part in parts)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        pairs = [part.partition("=")[::2] for part in raw.split(",") if part.strip()] if isinstance(raw, str) else raw
+        return {str(key).strip(): _convert(value, inner[1], spec) for key, value in dict(pairs).items()}
+    value = _convert_one(raw, kind, origin, spec)
+    if spec.choices and str(value) not in spec.choices:
+        raise ValueError
+    return value
+
+
+def _convert_one(raw: Any, kind: Any, origin: Any, spec: OptionSpec) -> Any:
+    if kind is bool:
+        return _truth(raw)
+    if kind in {int, float}:
+        return _number(raw, kind, spec.unit)
+    if not isinstance(raw, str):
+        raise TypeError
+    if origin is Literal:
+        if raw not in get_args(kind):
+            raise ValueError
+        return raw
+    return Path(raw).expanduser() if kind is Path else kind(raw)
+
+
+def _truth(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if not isinstance(raw, str) or raw.lower() not in TRUE | FALSE:
+        raise ValueError
+    return raw.lower() in TRUE
+
+
+def _number(raw: Any, kind: type[int] | type[float], unit: Unit) -> float:
+    if isinstance(raw, bool):
+        raise TypeError
+    if isinstance(raw, str) and unit is Unit.BYTES:
+        return parse_bytes(raw)
+    if isinstance(raw, str) and unit is Unit.SECONDS:
+        raw = parse_seconds(raw)
+    value = kind(raw)
+    if (isinstance(raw, float) and value != raw) or not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def possible_values(kind: Any, spec: OptionSpec) -> str:
+    """Say in a few words what an option may be: `one of u8, bf16, f32`, `a number from 1 to 65535`."""
+    if spec.choices:
+        return say("one of {choices}", choices=", ".join(spec.choices))
+    kinds = {bool} & {kind, *get_args(kind)}
+    if kinds:
+        return say("true or false")
+    words = {
+        Unit.SECONDS: say("a duration such as 30s or 10m"),
+        Unit.BYTES: say("a size such as 4GiB"),
+        Unit.TOKENS: say("a number of tokens"),
+        Unit.NONE: say("a number") if {int, float} & {kind, *get_args(kind)} else say("text"),
+    }
+    word = words[spec.unit]
+    if spec.minimum is not None and spec.maximum is not None:
+        low, high = plain_value(spec.minimum, spec), plain_value(spec.maximum, spec)
+        return say("{what} from {low} to {high}", what=word, low=low, high=high)
+    if spec.minimum is not None:
+        return say("{what}, at least {low}", what=word, low=plain_value(spec.minimum, spec))
+    return word
+
+
+def plain_value(value: Any, spec: OptionSpec) -> Any:
+    """Return a value as a file would hold it: durations and sizes as text with their unit, paths as text."""
+    if isinstance(value, tuple):
+        return [plain_value(each, spec) for each in value]
+    if isinstance(value, Mapping):
+        return {key: plain_value(each, spec) for key, each in value.items()}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        if spec.unit is Unit.SECONDS:
+            return format_seconds(value)
+        return format_bytes(int(value)) if spec.unit is Unit.BYTES else value
+    return "" if value is None else str(value)
+
+
+def show_value(value: Any, spec: OptionSpec) -> str:
+    """Return a value for reading; a secret only says whether it is set."""
+    if spec.secret:
+        return "***" if value else ""
+    plain = plain_value(value, spec)
+    if isinstance(plain, bool):
+        return "true" if plain else "false"
+    if isinstance(plain, list):
+        return ", ".join(str(each) for each in plain)
+    if isinstance(plain, Mapping):
+        return ", ".join(f"{key}={each}" for key, each in plain.items())
+    return str(plain)
+
+
+def schema_of(kind: Any, spec: OptionSpec, default: Any) -> dict[str, Any]:
+    """Return the JSON schema of one option in a file."""
+    found: dict[str, Any] = {"description": spec.help}
+    inner = get_args(kind)
+    if get_origin(kind) is tuple:
+        found |= {"type": "array", "items": {"type": "string"}}
+    elif isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping):
+        found |= {"type": "object"}
+    elif spec.choices:
+        found |= {"enum": list(spec.choices)}
+    elif kind is bool:
+        found |= {"type": "boolean"}
+    elif spec.unit in {Unit.SECONDS, Unit.BYTES}:
+        found |= {"type": ["string", "number"]}
+    elif {int, float} & {kind, *inner}:
+        found |= {"type": "integer" if int in {kind, *inner} else "number"}
+    else:
+        found |= {"type": "string"}
+    bounded = found.get("type") in ("integer", "number", ["string", "number"])
+    if bounded and spec.minimum is not None:
+        found["minimum"] = spec.minimum
+    if bounded and spec.maximum is not None:
+        found["maximum"] = spec.maximum
+    if not spec.secret:
+        found["default"] = plain_value(default, spec)
+    return found

@@ -1,5 +1,10 @@
 """What the user types: parse, call one function, print."""
 
+import sys
+
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line and leave with its exit code."""
+    from qwenops.cli.door import run
+
+    sys.exit(run(sys.argv[1:]))

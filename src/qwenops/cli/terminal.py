@@ -1,0 +1,157 @@
+"""What a command prints with: data on standard output, everything else on standard error, in the user's language.
+
+Tables, bars and colour appear on a terminal only; through a pipe the same data comes as plain aligned columns.
+"""
+
+import json
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from qwenops.errors import QwenOpsError
+from qwenops.text import Language, Text, say, translate_text, translator
+
+Report = Callable[[float, str], None]
+"""Told how far something is, from 0 to 1, and what it is doing."""
+
+QUIET_PIPE_S = 10.0
+"""Without a terminal, the same step reports again after this time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminal:
+    """Where a command prints, and in which language."""
+
+    environ: Mapping[str, str]
+    language: Language = "en"
+    config_file: Path | None = None
+    verbosity: int = 0
+    """-1 is quiet: only errors and the data that was asked for."""
+
+    @property
+    def translate(self) -> Callable[[str], str]:
+        """Map an English sentence to the user's language."""
+        return translator(self.language)
+
+    def said(self, text: str) -> str:
+        """Return a sentence in the user's language."""
+        return text.translated(self.translate) if isinstance(text, Text) else self.translate(text) if text else ""
+
+    def show(self, text: str = "") -> None:
+        """Print data on standard output."""
+        print(translate_text(text, self.translate), flush=True)
+
+    def tell(self, text: str = "") -> None:
+        """Print a remark on standard error, unless quiet."""
+        if self.verbosity >= 0:
+            print(translate_text(text, self.translate), file=sys.stderr, flush=True)
+
+    def show_json(self, schema: str, data: Mapping[str, Any]) -> None:
+        """Print one JSON document; `schema` is its name and version, such as `qwenops.models/1`."""
+        print(json.dumps({"schema": schema, **data}, ensure_ascii=False, indent=2, default=str), flush=True)
+
+    def show_table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows on standard output: a table on a terminal, aligned columns elsewhere."""
+        titles = [self.said(heading) for heading in headings]
+        cells = [[str(translate_text(cell, self.translate)) for cell in row] for row in rows]
+        if sys.stdout.isatty():
+            self._show_rich_table(titles, cells)
+        else:
+            for line in aligned([titles, *cells]):
+                print(line)
+            sys.stdout.flush()
+
+    def _show_rich_table(self, titles: list[str], cells: list[list[str]]) -> None:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text as RichText
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+        for number, title in enumerate(titles):
+            numeric = bool(cells) and all(row[number][:1].isdigit() or row[number] in {"", "-"} for row in cells)
+            table.add_column(title, justify="right" if numeric else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*(RichText(cell) for cell in row))
+        self.console(sys.stdout).print(table)
+
+    def console(self, stream: TextIO) -> Any:
+        """Return a rich console on `stream` that obeys NO_COLOR."""
+        from rich.console import Console
+
+        return Console(file=stream, highlight=False, no_color=bool(self.environ.get("NO_COLOR")) or None)
+
+    @contextmanager
+    def progress(self) -> Iterator[Report]:
+        """Yield what is to be told the progress: a bar with the time left, or, through a pipe, a line now and then."""
+        if self.verbosity < 0:
+            yield lambda _fraction, _doing: None
+        elif sys.stderr.isatty():
+            with self._bar() as report:
+                yield report
+        else:
+            yield self._lines(time.monotonic)
+
+    @contextmanager
+    def _bar(self) -> Iterator[Report]:
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=28),
+            TaskProgressColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=self.console(sys.stderr), transient=True) as bar:
+            task = bar.add_task("", total=1.0)
+
+            def report(fraction: float, doing: str) -> None:
+                bar.update(task, completed=min(fraction, 1.0), description=self.said(doing))
+
+            yield report
+
+    def _lines(self, clock: Callable[[], float]) -> Report:
+        last: dict[str, Any] = {"doing": "", "at_s": 0.0}
+
+        def report(fraction: float, doing: str) -> None:
+            sentence, now_s = self.said(doing), clock()
+            if sentence != last["doing"] or now_s - last["at_s"] > QUIET_PIPE_S:
+                last.update(doing=sentence, at_s=now_s)
+                self.tell(f"{fraction:4.0%}  {sentence}")
+
+        return report
+
+    def fail(self, error: QwenOpsError, *, as_json: bool) -> None:
+        """Print an error on standard error: what happened, then what to do; as JSON on standard output when asked."""
+        message, hint = self.said(error.message), self.said(error.hint)
+        print(self.said(say("Error: {message}", message=message)), file=sys.stderr)
+        if hint:
+            print(f"  {hint}", file=sys.stderr)
+        sys.stderr.flush()
+        if as_json:
+            body = {"code": error.code, "exit_code": error.exit_code, "message": message, "hint": hint}
+            self.show_json("qwenops.error/1", {"error": body})
+
+
+def cell_width(text: str) -> int:
+    """Return how many columns a terminal needs for `text`; a Chinese character takes two."""
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )
+
+
+def padded(text: str, width: int) -> str:
+    """Fill `text` with spaces to `width` columns."""
+    return text + " " * max(0, width - cell_width(text))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield one line for each row, its columns aligned and two spaces apart."""
+    widths = [max(cell_width(row[number]) for row in rows) for number in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()

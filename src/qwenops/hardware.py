@@ -1,1 +1,0 @@
-"""Facts about this machine; every derived number travels with its reason."""

@@ -1,0 +1,1 @@
+"""Our own measured figures: scripts, and their result files under `results/`."""

@@ -1,0 +1,91 @@
+"""What every result file carries: the machine, the versions, the options, and figures with their spread."""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from qwenops.hardware import detect_machine, plan_threads
+
+RESULTS = Path(__file__).parent / "results"
+SCHEMA_VERSION = 1
+PACKAGES = (
+    "qwenops",
+    "openvino",
+    "openvino-genai",
+    "numpy",
+    "tokenizers",
+    "llguidance",
+    "uvicorn",
+    "fastapi",
+    "aiohttp",
+)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Minimum, median and maximum of repeated measurements, with their number."""
+    return {
+        "min": round(min(values), 4),
+        "median": round(statistics.median(values), 4),
+        "max": round(max(values), 4),
+        "n": len(values),
+    }
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """Ratio pair by pair of measurements that were taken in turn, so that a drift of the machine cancels."""
+    return spread([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
+def machine() -> dict[str, Any]:
+    """The facts about this machine that a figure depends on."""
+    found = detect_machine()
+    threads = plan_threads(found)
+    return {
+        "processor": found.processor.model,
+        "isa": sorted(found.processor.isa),
+        "usable_cores": found.usable_cores.value,
+        "threads": threads.value,
+        "threads_reason": str(threads.reason),
+        "memory_limit_bytes": found.memory_limit.value,
+        "python": sys.version.split()[0],
+        "kernel": os.uname().release,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what was measured, as far as it is installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_result(name: str, *, options: Mapping[str, Any], results: Mapping[str, Any]) -> Path:
+    """Write `results/<name>.json` atomically and return its path."""
+    payload = {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": name,
+        "taken_at": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "options": dict(options),
+        "results": dict(results),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    target = RESULTS / f"{name}.json"
+    with tempfile.NamedTemporaryFile("w", dir=RESULTS, suffix=".part", delete=False, encoding="utf-8") as file:
+        json.dump(payload, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(target)
+    return target

@@ -1,0 +1,265 @@
+"""What HTTP costs: the served engine against the same engine called through the seam, in one run, in turn.
+
+    python -m benchmarks.served [--model random:0.6b] [--repetitions 5]
+
+Both sides are asked the same: greedy answers of fixed length to random prompts, 1 and 8 at a time. The client of the served
+side runs in this process, on the same cores, so its cost counts against us. Then: added time to first token, what the API
+process takes while idle, and whether 200 idle connections and 500 waiting requests slow the streams that run.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+
+from benchmarks.recording import ratios, spread, write_result
+from qwenops.command import spawn
+from qwenops.engines import open_engine
+from qwenops.engines.options import EngineOptions
+from qwenops.engines.seam import Engine, EngineState
+from qwenops.generation import GenerationRequest, SamplingParams, Tokens
+from qwenops.models.artefact import Scheme
+from qwenops.models.store import open_store
+
+PROMPT_TOKENS = 128
+ANSWER_TOKENS = 128
+CONTEXT_TOKENS = 2048
+START_TIMEOUT_S = 300.0
+REQUEST_TIMEOUT_S = 600.0
+VOCABULARY = (1000, 100_000)
+
+
+def prompts(seed: int, count: int, length: int = PROMPT_TOKENS) -> list[list[int]]:
+    """Return `count` prompts of `length` random tokens; another seed shares no prefix with them."""
+    draw = random.Random(seed)
+    return [[draw.randrange(*VOCABULARY) for _ in range(length)] for _ in range(count)]
+
+
+async def ask_engine(engine: Engine, prompt: Sequence[int], max_tokens: int, name: str) -> float:
+    """Answer one prompt through the seam; return seconds to the first token."""
+    sampling = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
+    request = GenerationRequest(id=name, prompt=Tokens(ids=tuple(prompt)), sampling=sampling)
+    start, first, count = time.perf_counter(), 0.0, 0
+    async for chunk in engine.generate(request):
+        first = first or time.perf_counter() - start
+        count += len(chunk.token_ids)
+    if count != max_tokens:
+        raise RuntimeError(f"{count} tokens instead of {max_tokens}")
+    return first
+
+
+def body(prompt: Sequence[int], max_tokens: int) -> dict[str, Any]:
+    """Return the request of /v1/completions that asks for the same."""
+    return {
+        "model": "",
+        "prompt": list(prompt),
+        "max_tokens": max_tokens,
+        "temperature": 0,
+        "stream": True,
+        "ignore_eos": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+async def ask_server(session: ClientSession, url: str, prompt: Sequence[int], max_tokens: int, model: str) -> float:
+    """Answer one prompt over HTTP, streamed; return seconds to the first content."""
+    start, first, usage = time.perf_counter(), 0.0, None
+    async with session.post(f"{url}/v1/completions", json=body(prompt, max_tokens) | {"model": model}) as response:
+        response.raise_for_status()
+        async for line in response.content:
+            if line.startswith(b"data: {"):
+                first = first or time.perf_counter() - start
+                if b'"usage":{' in line.replace(b" ", b""):
+                    usage = json.loads(line[6:])["usage"]
+    if usage is None or usage["completion_tokens"] != max_tokens:
+        raise RuntimeError(f"the stream ended with {usage}")
+    return first
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def served(model: str, session: ClientSession, home: Path) -> AsyncIterator[tuple[str, psutil.Process]]:
+    """Start `qwenops serve` on loopback, wait until it is ready, stop it at the end."""
+    port = free_port()
+    argv = [sys.executable, "-m", "qwenops", "serve", model, "--port", str(port)]
+    environ = {
+        "QWENOPS_ENGINE_CONTEXT_TOKENS": str(CONTEXT_TOKENS),
+        "QWENOPS_ENGINE_MAX_RUNNING": "8",
+        "QWENOPS_SERVE_LIMITS_QUEUE_REQUESTS": "1000",
+        "QWENOPS_SERVE_LIMITS_QUEUE_TOKENS": "1000000",
+        "QWENOPS_SERVE_LOG_DIRECTORY": str(home / "logs"),
+        "QWENOPS_SERVE_DRAIN_DELAY_S": "0s",
+        "QWENOPS_SERVE_DRAIN_TIMEOUT_S": "5s",
+    }
+    with (home / "server.log").open("wb") as log:
+        process = spawn(argv, env=environ, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            await wait_ready(session, url, process)
+            yield url, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(30.0)
+
+
+async def wait_ready(session: ClientSession, url: str, process: Any) -> None:
+    """Wait until /readyz answers 200."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError("the server ended while it started; see server.log")
+        try:
+            async with session.get(f"{url}/readyz") as response:
+                if response.status == 200:  # noqa: PLR2004 -- HTTP's own number
+                    return
+        except aiohttp.ClientConnectionError:
+            pass
+        await asyncio.sleep(0.2)
+    raise TimeoutError(f"{url} was not ready within {START_TIMEOUT_S} s")
+
+
+async def throughput(ask: Any, many: list[list[int]]) -> float:
+    """Ask all prompts at once; return tokens per second of all answers together."""
+    start = time.perf_counter()
+    await asyncio.gather(*(ask(prompt, index) for index, prompt in enumerate(many)))
+    return len(many) * ANSWER_TOKENS / (time.perf_counter() - start)
+
+
+async def compare(engine: Engine, session: ClientSession, url: str, model: str, repetitions: int) -> dict[str, Any]:
+    """Take throughput at 1 and 8 streams and TTFT of both sides, in turn."""
+    figures: dict[str, list[float]] = {}
+
+    def ask_inside(seed: int) -> Any:
+        return lambda prompt, index: ask_engine(engine, prompt, ANSWER_TOKENS, f"{seed}-{index}")
+
+    def ask_outside(prompt: list[int], _: int) -> Any:
+        return ask_server(session, url, prompt, ANSWER_TOKENS, model)
+
+    for repetition in range(repetitions + 1):
+        for streams in (1, 8):
+            seed = repetition * 100 + streams
+            inside = await throughput(ask_inside(seed), prompts(seed, streams))
+            outside = await throughput(ask_outside, prompts(seed, streams))
+            if repetition:  # the first round warms both up
+                figures.setdefault(f"engine_{streams}", []).append(inside)
+                figures.setdefault(f"served_{streams}", []).append(outside)
+    for repetition in range(20):
+        for prompt in prompts(5000 + repetition, 1, 32):
+            figures.setdefault("engine_ttft", []).append(await ask_engine(engine, prompt, 1, f"t{repetition}"))
+            figures.setdefault("served_ttft", []).append(await ask_server(session, url, prompt, 1, model))
+    added = [
+        (outside - inside) * 1e3 for inside, outside in zip(figures["engine_ttft"], figures["served_ttft"], strict=True)
+    ]
+    return {
+        "tokens_per_s": {name: spread(values) for name, values in figures.items() if "ttft" not in name},
+        "served_to_engine_1": ratios(figures["served_1"], figures["engine_1"]),
+        "served_to_engine_8": ratios(figures["served_8"], figures["engine_8"]),
+        "added_ttft_ms": spread(added),
+    }
+
+
+async def idle(process: psutil.Process, seconds: float = 20.0) -> dict[str, float]:
+    """Return resident memory and CPU share of the API process while nobody asks."""
+    await asyncio.sleep(3)
+    before = process.cpu_times()
+    await asyncio.sleep(seconds)
+    after = process.cpu_times()
+    busy = (after.user + after.system) - (before.user + before.system)
+    return {
+        "api_rss_mib": round(process.memory_info().rss / 2**20, 1),
+        "api_cpu_percent_of_a_core": round(100 * busy / seconds, 3),
+    }
+
+
+async def crowd(session: ClientSession, url: str, model: str, repetitions: int) -> dict[str, Any]:
+    """Compare 8 running streams alone with the same beside 200 idle connections and 500 waiting requests."""
+
+    def ask(prompt: list[int], _: int) -> Any:
+        return ask_server(session, url, prompt, ANSWER_TOKENS, model)
+
+    alone, crowded = [], []
+    for repetition in range(repetitions):
+        alone.append(await throughput(ask, prompts(7000 + repetition, 8)))
+        connections = [await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1])) for _ in range(200)]
+        running = asyncio.ensure_future(throughput(ask, prompts(8000 + repetition, 8)))
+        await asyncio.sleep(0.3)
+        waiting = [asyncio.ensure_future(ask(prompt, 0)) for prompt in prompts(9000, 500, 16)]
+        crowded.append(await running)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for _, writer in connections:
+            writer.close()
+        await asyncio.sleep(2)
+    return {
+        "alone_tokens_per_s": spread(alone),
+        "crowded_tokens_per_s": spread(crowded),
+        "crowded_to_alone": ratios(crowded, alone),
+    }
+
+
+async def measure(model: str, repetitions: int) -> dict[str, Any]:
+    """Run all parts and return their figures."""
+    store = open_store()
+    artefact = await store.artefact(store.resolve(model), Scheme.INT8, lambda *_: None)
+    options = EngineOptions(model_dir=artefact.folder, model_name=model, context_tokens=CONTEXT_TOKENS, max_running=8)
+    timeout = ClientTimeout(total=REQUEST_TIMEOUT_S)
+    with tempfile.TemporaryDirectory() as home:
+        async with (
+            ClientSession(connector=TCPConnector(limit=0), timeout=timeout, read_bufsize=2**18) as session,
+            served(model, session, Path(home)) as (url, process),
+        ):
+            quiet = await idle(process)
+            engine = await open_engine("openvino", options)
+            try:
+                while engine.info.health.state is not EngineState.READY:
+                    await asyncio.sleep(0.1)
+                compared = await compare(engine, session, url, model, repetitions)
+            finally:
+                await engine.aclose()
+            crowded = await crowd(session, url, model, max(3, repetitions // 2))
+            after = await idle(process, 10.0)
+    return compared | {"idle": quiet, "idle_after_load": after, "crowd": crowded}
+
+
+def main() -> None:
+    """Run the benchmark and print where its result lies."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="random:0.6b")
+    parser.add_argument("--repetitions", type=int, default=5)
+    arguments = parser.parse_args()
+    results = asyncio.run(measure(arguments.model, arguments.repetitions))
+    options = {
+        "model": arguments.model,
+        "scheme": "int8",
+        "prompt_tokens": PROMPT_TOKENS,
+        "answer_tokens": ANSWER_TOKENS,
+        "repetitions": arguments.repetitions,
+    }
+    path = write_result("served", options=options, results=results)
+    print(json.dumps(results, indent=2))
+    print(path, statistics.fmean([results["served_to_engine_1"]["median"], results["served_to_engine_8"]["median"]]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Flags that derive from the options of the parts, and the settings that come of them."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from qwenops.cli.help import Flag
+from qwenops.cli.terminal import Terminal
+from qwenops.config import Declared, Settings, all_options, load
+from qwenops.options import Unit, show_value
+from qwenops.text import say
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_TYPED = "qwenops.flags"
+_METAVARS = {Unit.SECONDS: "DURATION", Unit.BYTES: "SIZE", Unit.TOKENS: "TOKENS"}
+
+
+def json_flag(function: Function) -> Function:
+    """Add `--json`."""
+    return click.option("--json", "as_json", cls=Flag, is_flag=True, help=say("Print one JSON document."))(function)
+
+
+def option_flags(*sections: str, without: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """Add a flag for each option of these sections that has one; `settings` finds what was typed."""
+
+    def add(function: Function) -> Function:
+        for each in reversed(all_options()):
+            if each.flag and each.path[0] in sections and each.key not in without:
+                function = _as_flag(each)(function)
+        return function
+
+    return add
+
+
+def _as_flag(each: Declared) -> Callable[[Function], Function]:
+    def remember(ctx: click.Context, param: click.Parameter, value: str | bool | None) -> None:  # noqa: FBT001 -- click calls it
+        if param.name and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+            ctx.meta.setdefault(_TYPED, {})[each.key] = str(value)
+
+    shown = show_value(each.default, each.spec)
+    name = each.key.replace(".", "__")
+    common: dict[str, Any] = {"cls": Flag, "expose_value": False, "callback": remember, "help": each.spec.help}
+    if each.type is bool:
+        both = f"{each.flag}/--no-{each.flag.removeprefix('--')}"
+        return click.option(name, both, default=each.default, show_default=True, **common)
+    if each.spec.choices:
+        common["metavar"] = "[" + "|".join(choice for choice in each.spec.choices if choice) + "]"
+    else:
+        common["metavar"] = _METAVARS.get(each.spec.unit) or ("N" if each.type in {int, float} else "TEXT")
+    # The text is parsed with the file's and the environment's, so that all three are refused in the same words.
+    return click.option(name, each.flag, default=shown, show_default=bool(shown), **common)
+
+
+def settings(ctx: click.Context) -> Settings:
+    """Return the settings for this call: defaults, file, environment and what was typed."""
+    terminal = ctx.find_root().obj
+    assert isinstance(terminal, Terminal)  # noqa: S101 -- the root command put it there
+    return load(environ=terminal.environ, flags=ctx.meta.get(_TYPED, {}), file=terminal.config_file)

@@ -54,9 +54,10 @@ class Processor:
     """All last-level caches together; 0 when unknown."""
 
     def cores_of(self, cpus: Iterable[int]) -> int:
-        """Count the physical cores that the logical CPUs `cpus` are on."""
+        """Count the physical cores that the logical CPUs `cpus` are on; a CPU that no core lists is one of its own."""
         wanted = set(cpus)
-        return sum(1 for core in self.siblings if wanted & set(core)) or len(wanted)
+        listed = {cpu for core in self.siblings for cpu in core}
+        return sum(1 for core in self.siblings if wanted & set(core)) + len(wanted - listed)
 
     @property
     def has_smt(self) -> bool:

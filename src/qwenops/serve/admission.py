@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -92,7 +92,7 @@ class Ticket:
     started_s: float = 0.0
     completion_tokens: int = 0
     """Set by whoever counts them; what is used of the key's tokens per minute."""
-    _scope: asyncio.Timeout | None = None
+    _scopes: set[asyncio.Timeout] = field(default_factory=set)
     _interruption: QwenOpsError | None = None
 
     @property
@@ -103,11 +103,14 @@ class Ticket:
     def interrupt(self, error: QwenOpsError) -> None:
         """Make `watch` raise `error` at its next or present wait."""
         self._interruption = error
-        if self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(asyncio.get_running_loop().time())
+        for scope in self._scopes:
+            if not scope.expired():
+                scope.reschedule(asyncio.get_running_loop().time())
 
     async def watch(self, pieces: AsyncIterator[_Piece]) -> AsyncIterator[_Piece]:
         """Yield the pieces of an answer until it ends, its deadline passes or the server must stop.
+
+        Several answers behind one ticket may be watched at the same time.
 
         Raises:
             DeadlineError: The deadline passed.
@@ -116,17 +119,19 @@ class Ticket:
         while True:
             if self._interruption is not None:
                 raise self._interruption
+            scope = asyncio.timeout_at(self.deadline_s)
             try:
-                async with asyncio.timeout_at(self.deadline_s) as self._scope:
+                async with scope:
+                    self._scopes.add(scope)
                     piece = await anext(pieces)
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                if not self._scope or not self._scope.expired():
+                if not scope.expired():
                     raise
                 raise (self._interruption or _late()) from None
             finally:
-                self._scope = None
+                self._scopes.discard(scope)
             yield piece
 
 

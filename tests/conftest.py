@@ -1,11 +1,15 @@
 """What all tests share."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from qwenops.models.artefact import Artefact
+from qwenops.models.convert import convert
 from qwenops.models.random import write_random_checkpoint
-from qwenops.models.spec import TINY
+from qwenops.models.spec import TINY, Scheme
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +18,15 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     write_random_checkpoint(folder, TINY)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_artefact(tiny_checkpoint: Path) -> Callable[[Scheme], Artefact]:
+    """Return a function that gives the converted tiny model in a scheme; do not write into its folder."""
+
+    @cache
+    def artefact(scheme: Scheme) -> Artefact:
+        target = tiny_checkpoint.parent / f"tiny-{scheme.value}"
+        return convert(tiny_checkpoint, target, scheme, lambda _fraction, _what: None)
+
+    return artefact

@@ -13,6 +13,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 from qwenops.models.checkpoint import Dtype, NewTensor, write_shards
+from qwenops.models.compress import to_bf16
 from qwenops.models.folders import new_folder
 from qwenops.models.qwen_vocabulary import write_tokenizer
 from qwenops.models.spec import QWEN3_0_6B, QWEN3_1_7B, TINY, ModelSpec, TensorKind, TensorSpec
@@ -100,14 +101,6 @@ def _quantiles(kind: TensorKind, dtype: Dtype) -> "NDArray[Any]":
             return wide.astype(np.float16)
         case "F32":
             return wide
-
-
-def to_bf16(values: "NDArray[np.float32]") -> "NDArray[np.uint16]":
-    """Round to the nearest bf16, ties to even; returns the bits. The values must be finite."""
-    import numpy as np
-
-    bits = values.view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def _normal_quantiles() -> "NDArray[np.float64]":

@@ -233,7 +233,7 @@ def _from_database(database: Path) -> list[ApiKey]:
     if not database.exists():
         return []
     with open_database(database) as opened:
-        return opened.keys()
+        return opened.list_keys()
 
 
 class Guard:

@@ -1,16 +1,16 @@
 """Checkpoints with random weights of a true shape, for demonstrations, benchmarks and tests. Their text is meaningless.
 
-Matrices are normal with the deviation that Qwen3 is initialised with; gains of norms are spread around 1, so that a
-graph that leaves one out gives other logits. Equal seeds give equal files.
+Matrices keep the size of what passes through them, so every layer has its say in the next token; gains of norms are
+spread around 1, so that a graph that leaves one out gives other logits. Equal seeds give equal files.
 """
 
 import json
 import zlib
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from qwenops.models.checkpoint import Dtype, NewTensor, write_shards
 from qwenops.models.compress import to_bf16
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 SPECS: dict[str, ModelSpec] = {"0.6b": QWEN3_0_6B, "1.7b": QWEN3_1_7B, "tiny": TINY}
 """What stands behind the names `random:0.6b`, `random:1.7b` and `random:tiny`."""
 
-DEVIATION = {TensorKind.NORM: 0.1}
-USUAL_DEVIATION = 0.02
+TABLE_DEVIATION = 0.02
+NORM_DEVIATION = 0.1
 CHUNK_ELEMENTS = 1 << 21
 SHARD_BYTES = 4_000_000_000
 LEVELS = 1 << 16
@@ -80,19 +80,25 @@ def _chunks(tensor: TensorSpec, dtype: Dtype, seed: int) -> Iterator[memoryview]
     import numpy as np
 
     random = np.random.Generator(np.random.SFC64([seed, zlib.crc32(tensor.name.encode())]))
-    table = _quantiles(tensor.kind, dtype)
+    table = _quantiles(tensor, dtype)
     for begin in range(0, tensor.num_elements, CHUNK_ELEMENTS):
         count = min(CHUNK_ELEMENTS, tensor.num_elements - begin)
         levels = np.frombuffer(random.bytes(2 * count), np.uint16)
         yield np.take(table, levels).data.cast("B")
 
 
-def _quantiles(kind: TensorKind, dtype: Dtype) -> "NDArray[Any]":
+def _quantiles(tensor: TensorSpec, dtype: Dtype) -> "NDArray[Any]":
     import numpy as np
 
-    values = DEVIATION.get(kind, USUAL_DEVIATION) * _normal_quantiles()
-    if kind is TensorKind.NORM:
-        values = values + 1
+    match tensor.kind:
+        case TensorKind.NORM:
+            values = 1 + NORM_DEVIATION * _normal_quantiles()
+        case TensorKind.EMBEDDING | TensorKind.HEAD:
+            values = TABLE_DEVIATION * _normal_quantiles()
+        case TensorKind.LINEAR:
+            values = tensor.shape[1] ** -0.5 * _normal_quantiles()
+        case _:
+            assert_never(tensor.kind)
     wide: NDArray[np.float32] = values.astype(np.float32)
     match dtype:
         case "BF16":
@@ -103,6 +109,7 @@ def _quantiles(kind: TensorKind, dtype: Dtype) -> "NDArray[Any]":
             return wide
 
 
+@cache
 def _normal_quantiles() -> "NDArray[np.float64]":
     import numpy as np
 

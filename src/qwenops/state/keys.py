@@ -72,14 +72,6 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-_SECRET = re.compile(PREFIX + r"[0-9a-zA-Z_\-]{8,}")
-
-
-def without_secrets(text: str) -> str:
-    """Return `text` with everything that looks like a key of ours blotted out."""
-    return _SECRET.sub(PREFIX + "***", text)
-
-
 def read_keys_file(path: Path) -> list[ApiKey]:
     """Read keys that a container gets as a mounted secret.
 

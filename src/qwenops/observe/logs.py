@@ -99,19 +99,16 @@ class DailyFile:
         if self._descriptor is None or os.fstat(self._descriptor).st_size < self.rotate_bytes:
             return finished
         self.close()
-        parts = [
-            int(found["part"] or 0) for found in map(_NAME.fullmatch, _names(self._folder)) if _is_part(found, path)
-        ]
-        path.rename(path.with_suffix(f".{max(parts, default=0) + 1}.jsonl"))
+        path.rename(path.with_suffix(f".{self._last_part(path) + 1}.jsonl"))
         return True
 
-
-def _names(folder: Path) -> list[str]:
-    return [each.name for each in folder.iterdir()]
-
-
-def _is_part(found: "re.Match[str] | None", path: Path) -> bool:
-    return found is not None and path.name.startswith(f"{found['log']}_{found['day']}.")
+    def _last_part(self, path: Path) -> int:
+        """Return the number of the last finished part of a day's file; 0 when there is none."""
+        last = 0
+        for each in self._folder.glob(f"{path.stem}.*.jsonl*"):
+            if found := _NAME.fullmatch(each.name):
+                last = max(last, int(found["part"] or 0))
+        return last
 
 
 def archive(folder: Path, *, today: date, compress: bool, retention_days: int) -> None:

@@ -305,33 +305,34 @@ def is_last(parts: Parts) -> bool:
     return parts[1] is None or (len(parts) > 3 and parts[3] is not None)  # noqa: PLR2004 -- the place of the finish reason
 
 
+def merged_to_wire(pieces: Sequence[Parts]) -> list[Parts]:
+    """Return consecutive pieces of one answer as few of them, still plain data: one, and a failure apart."""
+    failure = [pieces[-1]] if pieces[-1][1] is None else []
+    taken = pieces[: len(pieces) - len(failure)]
+    merged: Parts = [pieces[0][0], "".join([each[1] for each in taken]), [], None, None, []]
+    for piece in taken:
+        merged[2] += piece[2]
+        if len(piece) > 3:  # noqa: PLR2004 -- the place of the finish reason
+            merged[3], merged[4] = piece[3], piece[4]
+            merged[5] += piece[5]
+    return [merged, *failure]
+
+
 @_understood
 def pieces_from_wire(pieces: Sequence[Parts]) -> Chunk:
-    """Return consecutive pieces of one answer as one chunk; a failure among them is raised when nothing precedes it."""
+    """Return consecutive pieces of one answer as one chunk; raise a failure, which must stand alone."""
     if len(pieces) == 1 and len(pieces[0]) == 3:  # noqa: PLR2004 -- the common case: id, text, token ids
         _, text, token_ids = pieces[0]
         if text is None:
             raise error_from_wire(token_ids)
         return Chunk(text=text, token_ids=tuple(token_ids))
-    texts: list[str] = []
-    ids: list[int] = []
-    logprobs: list[TokenLogprob] = []
-    finish_reason: FinishReason | None = None
-    usage: Usage | None = None
-    for _, text, token_ids, *rest in pieces:
-        texts.append(text)
-        ids += token_ids
-        if rest:
-            finish, used, chosen = rest
-            logprobs += [_logprob_from_wire(each) for each in chosen]
-            finish_reason = FinishReason(finish) if finish is not None else None
-            usage = _usage_from_wire(used) if used is not None else None
+    ((_, text, token_ids, finish, used, chosen),) = merged_to_wire(pieces)
     return Chunk(
-        text="".join(texts),
-        token_ids=tuple(ids),
-        logprobs=tuple(logprobs),
-        finish_reason=finish_reason,
-        usage=usage,
+        text=text,
+        token_ids=tuple(token_ids),
+        logprobs=tuple(_logprob_from_wire(each) for each in chosen),
+        finish_reason=None if finish is None else FinishReason(finish),
+        usage=None if used is None else _usage_from_wire(used),
     )
 
 

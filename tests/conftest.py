@@ -10,6 +10,7 @@ from qwenops.models.artefact import Artefact
 from qwenops.models.convert import convert
 from qwenops.models.random import write_random_checkpoint
 from qwenops.models.spec import TINY, Scheme
+from tests.required import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 -- hooks of pytest
 
 
 @pytest.fixture(scope="session")

@@ -200,6 +200,34 @@ class TestVersion2:
         assert quota_of(tmp_path) == (0.5, "CPU quota of 0.5 cores at /sys/fs/cgroup")
         assert memory_of(tmp_path) == GIB
 
+    def test_a_mount_from_before_the_namespace_is_searched_for_this_process(self, tmp_path: Path) -> None:
+        write_tree(
+            tmp_path,
+            {
+                "proc/self/stat": "41 (python) R 1",
+                "proc/self/cgroup": "0::/inner\n",
+                "proc/self/mountinfo": mounted_v2(root="/../.."),
+                "sys/fs/cgroup/pods/one/inner/cgroup.procs": "4\n410\n",
+                "sys/fs/cgroup/pods/one/inner/cpu.max": "100000 100000\n",
+                "sys/fs/cgroup/pods/two/inner/cgroup.procs": "40\n41\n",
+                "sys/fs/cgroup/pods/two/inner/cpu.max": "max 100000\n",
+                "sys/fs/cgroup/pods/two/cpu.max": "300000 100000\n",
+            },
+        )
+        assert quota_of(tmp_path) == (3.0, "CPU quota of 3 cores at /sys/fs/cgroup/pods/two")
+
+    def test_a_later_mount_hides_an_earlier_one_at_the_same_place(self, tmp_path: Path) -> None:
+        write_tree(
+            tmp_path,
+            {
+                "proc/self/cgroup": "0::/\n",
+                "proc/self/mountinfo": mounted_v1("cpu", point="/sys/fs/cgroup") + mounted_v2(),
+                "sys/fs/cgroup/cpu.max": "300000 100000\n",
+            },
+        )
+        assert read_cgroups(tmp_path).layout == "v2"
+        assert quota_of(tmp_path) == (3.0, "CPU quota of 3 cores at /sys/fs/cgroup")
+
     def test_a_path_above_the_namespace_falls_back_to_the_mount(self, tmp_path: Path) -> None:
         write_tree(
             tmp_path,

@@ -177,21 +177,19 @@ def _memberships(root: Path) -> list[tuple[frozenset[str] | None, str]]:
 
 def _mounts(root: Path) -> list[_Mount]:
     """Return the mounted hierarchies, the widest view of each first."""
-    found: list[_Mount] = []
+    found: dict[str, _Mount] = {}  # by place, because a later mount hides an earlier one
     for line in (read_text(root / "proc/self/mountinfo") or "").splitlines():
         before, _, after = line.partition(" - ")
         left, right = before.split(), after.split()
         if len(left) < 5 or len(right) < 3 or right[0] not in {"cgroup", "cgroup2"}:  # noqa: PLR2004 -- the fields used
             continue
-        found.append(
-            _Mount(
-                version="v1" if right[0] == "cgroup" else "v2",
-                controllers=frozenset(right[2].split(",")),
-                root=_unescaped(left[3]),
-                point=_unescaped(left[4]),
-            )
+        found[left[4]] = _Mount(
+            version="v1" if right[0] == "cgroup" else "v2",
+            controllers=frozenset(right[2].split(",")),
+            root=_unescaped(left[3]),
+            point=_unescaped(left[4]),
         )
-    return sorted(found, key=lambda mount: len(mount.root))
+    return sorted(found.values(), key=lambda mount: len(mount.root))
 
 
 def _unescaped(text: str) -> str:
@@ -240,6 +238,9 @@ def _visible(root: Path, mount: _Mount, path: str) -> str:
     below = _below(path, mount.root)
     if below is not None and _at(root, mount.point, below).is_dir():
         return below
+    above = PurePosixPath(mount.root).parts.count("..")
+    if above:
+        return _searched(root, mount, "/".join(["*"] * above + [part for part in path.split("/") if part])) or ""
     # The path is that of another namespace. Its end may exist here: a group made inside the container.
     parts = [part for part in PurePosixPath(path).parts if part not in {"/", "..", "."}]
     for first in range(len(parts)):
@@ -247,6 +248,20 @@ def _visible(root: Path, mount: _Mount, path: str) -> str:
         if _at(root, mount.point, inner).is_dir():
             return inner
     return ""
+
+
+def _searched(root: Path, mount: _Mount, pattern: str) -> str | None:
+    """Find the group by its members.
+
+    A mount that was made before this process got its namespace of groups begins so many levels above that namespace,
+    and nothing tells the names between. Only one group has this process in it.
+    """
+    pid = (read_text(root / "proc/self/stat") or "").partition(" ")[0]
+    top = _at(root, mount.point, "")
+    for folder in sorted(top.glob(pattern)):
+        if pid and pid in (read_text(folder / "cgroup.procs") or "").split():
+            return str(folder.relative_to(top))
+    return None
 
 
 def _below(path: str, root: str) -> str | None:

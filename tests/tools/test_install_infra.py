@@ -1,0 +1,98 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from qwenops.command import Finished, run
+
+SCRIPT = Path(__file__).parents[2] / "tools" / "install_infra.sh"
+PROGRAMS = ("taskset", "unshare")
+
+
+class Place:
+    """A folder of programs that is all the script can see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("bash", "sort", "mktemp", "rm", "cat", "chmod"):
+            self.folder.joinpath(name).symlink_to(shutil.which(name) or name)
+        self.program("id", "echo 0")
+
+    def program(self, name: str, script: str) -> None:
+        path = self.folder / name
+        path.write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        path.chmod(0o755)
+
+    def install(self) -> Finished:
+        return run(["bash", SCRIPT], timeout_s=30, env={"PATH": str(self.folder)}, ok_codes=None)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    (tmp_path / "bin").mkdir()
+    return Place(tmp_path / "bin")
+
+
+def brings(place: Place, names: tuple[str, ...]) -> str:
+    """Write an `apt-get` that notes how it is called and brings programs."""
+    made = "".join(
+        f'cat "{place.folder}/id" > "{place.folder}/{name}"; chmod +x "{place.folder}/{name}"; ' for name in names
+    )
+    return f'echo "$@" >> "{place.folder}/calls"; {made}:'
+
+
+def test_nothing_is_done_when_all_programs_are_here(place: Place) -> None:
+    for name in PROGRAMS:
+        place.program(name, ":")
+    finished = place.install()
+    assert (finished.returncode, finished.stdout) == (0, "All programs of the infrastructure tests are here.\n")
+
+
+def test_missing_programs_are_installed_without_recommendations(place: Place) -> None:
+    place.program("apt-get", brings(place, PROGRAMS))
+    finished = place.install()
+    assert (finished.returncode, finished.stdout) == (0, "Installing util-linux ...\nDone.\n")
+    assert (place.folder / "calls").read_text() == ("install --yes --quiet=2 --no-install-recommends util-linux\n")
+
+
+def test_old_lists_of_packages_are_fetched_once(place: Place) -> None:
+    place.program(
+        "apt-get",
+        f'if [ "$1" = update ]; then : > "{place.folder}/fresh"; exit 0; fi\n'
+        f'[ -e "{place.folder}/fresh" ] || exit 100\n{brings(place, PROGRAMS)}',
+    )
+    assert place.install().returncode == 0
+
+
+def test_a_failure_of_apt_is_shown(place: Place) -> None:
+    place.program("apt-get", "echo 'E: no such package'; exit 100")
+    finished = place.install()
+    assert finished.returncode == 1
+    assert "E: no such package" in finished.stderr
+
+
+def test_without_root_it_says_what_to_do(place: Place) -> None:
+    place.program("apt-get", ":")
+    place.program("id", "echo 1000")
+    finished = place.install()
+    assert finished.returncode == 1
+    assert finished.stderr == "install_infra: installing util-linux needs root. Run: sudo make infra\n"
+
+
+def test_without_apt_it_names_the_packages(place: Place) -> None:
+    finished = place.install()
+    assert finished.returncode == 1
+    assert "Install these packages by your system's own means: util-linux" in finished.stderr
+
+
+def test_a_package_that_does_not_bring_the_program_is_noticed(place: Place) -> None:
+    place.program("apt-get", brings(place, ("taskset",)))
+    finished = place.install()
+    assert finished.returncode == 1
+    assert "unshare is still missing after installing util-linux" in finished.stderr
+
+
+def test_the_makefile_calls_it() -> None:
+    assert os.access(SCRIPT, os.X_OK)
+    assert "tools/install_infra.sh" in (SCRIPT.parents[1] / "Makefile").read_text()

@@ -1,0 +1,123 @@
+"""Find the calls of tools in what a model says, while the text arrives in pieces.
+
+Qwen3 writes each call as JSON between `<tool_call>` and `</tool_call>`. Text outside stays text; what looks like a call
+and is not one stays text too, so nothing is lost. Where a call is required, the answer as a whole is made to be the
+JSON of a call (`call_schema`), without tags.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qwenops.generation import ToolCall
+from qwenops.serve.reasoning import Speech, held_tag
+
+OPEN = "<tool_call>"
+CLOSE = "</tool_call>"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A complete call, with its place among the calls of the answer."""
+
+    index: int
+    call: ToolCall
+
+
+class ToolCallFinder:
+    """Finds the calls in one answer.
+
+    Args:
+        new_id: Makes the id of a call.
+        bare: Whether the whole answer is the JSON of one call.
+    """
+
+    def __init__(self, new_id: Callable[[], str], *, bare: bool = False) -> None:
+        """Start at the beginning of an answer."""
+        self._new_id = new_id
+        self._bare = bare
+        self._held = ""
+        self._inside = bare
+        self.num_calls = 0
+
+    def push(self, text: str) -> list[Speech | Call]:
+        """Take the next piece of the answer; return what is clear by now."""
+        self._held += text
+        if self._bare:
+            return []
+        found: list[Speech | Call] = []
+        while self._step(found):
+            pass
+        return found
+
+    def finish(self) -> list[Speech | Call]:
+        """Return what was held back: the answer is over. A call without its closing tag counts if it is whole."""
+        held, self._held = self._held, ""
+        if not self._inside:
+            return [Speech(held)] if held and not (self.num_calls and held.isspace()) else []
+        call = self._read(held)
+        if call is not None:
+            return [call]
+        text = held if self._bare else OPEN + held
+        return [Speech(text)] if text else []
+
+    def _step(self, found: list[Speech | Call]) -> bool:
+        """Take one tag, if there is a whole one; say whether there may be another."""
+        before, tag, rest = self._held.partition(CLOSE if self._inside else OPEN)
+        if self._inside:
+            if not tag:
+                return False
+            found.append(self._read(before) or Speech(OPEN + before + CLOSE))
+            self._inside = False
+            self._held = rest
+            return True
+        if not tag:
+            keep = len(before) - held_tag(before, OPEN)
+            keep = len(before[:keep].rstrip())
+            before, self._held = before[:keep], before[keep:]
+        else:
+            before = before.rstrip()
+            self._inside = True
+            self._held = rest
+        if before:
+            found.append(Speech(before.lstrip() if self.num_calls else before))
+        return bool(tag)
+
+    def _read(self, text: str) -> Call | None:
+        call = read_call(text, self._new_id)
+        if call is None:
+            return None
+        self.num_calls += 1
+        return Call(self.num_calls - 1, call)
+
+
+def read_call(text: str, new_id: Callable[[], str]) -> ToolCall | None:
+    """Read `{"name": …, "arguments": …}`; None when it is something else."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
+        return None
+    arguments = data.get("arguments", {})
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(id=new_id(), name=data["name"], arguments=arguments)
+
+
+def call_schema(functions: Sequence[Mapping[str, Any]]) -> str:
+    """Return the JSON schema of one call of one of these functions (`name` and `parameters` of each)."""
+    calls = []
+    for function in functions:
+        parameters = dict(function.get("parameters") or {})
+        parameters.setdefault("type", "object")
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"name": {"const": function["name"]}, "arguments": parameters},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    return json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls}, ensure_ascii=False)

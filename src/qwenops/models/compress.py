@@ -142,7 +142,8 @@ def _squared(values: "NDArray[np.float32]") -> float:
     import numpy as np
 
     flat = values.reshape(-1)
-    return float(np.dot(flat, flat))
+    with np.errstate(over="ignore"):  # then it is infinite, and the largest error tells what is wrong
+        return float(np.dot(flat, flat))
 
 
 def _largest(

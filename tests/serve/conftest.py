@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import uvicorn
@@ -94,21 +95,28 @@ def make_served(
     return Served(engine=engine, serving=serving, records=records)
 
 
-class _Thread(threading.Thread):
-    def __init__(self, served: Served) -> None:
+class _Door(threading.Thread):
+    """One server for all tests, because starting and stopping take a while; the application behind it changes."""
+
+    def __init__(self) -> None:
         super().__init__(daemon=True)
+        self.app: Any = None
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
         config = uvicorn.Config(
-            create_app(served.serving),
+            self._answer,
             http="httptools",
             loop="uvloop",
+            interface="asgi3",
             lifespan="off",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=2,
         )
         self.server = uvicorn.Server(config)
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        served.port = self.socket.getsockname()[1]
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
 
     def run(self) -> None:
         self.server.run(sockets=[self.socket])
@@ -123,21 +131,26 @@ class _Thread(threading.Thread):
 Start = Callable[[Served], Served]
 
 
+@pytest.fixture(scope="session")
+def door() -> Iterator[_Door]:
+    """Return the server that all tests share."""
+    thread = _Door()
+    thread.start()
+    yield thread
+    thread.stop()
+
+
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Return a function that starts a server for the parts it gets; all stop after the test."""
-    threads: list[_Thread] = []
+def start(door: _Door) -> Start:
+    """Return a function that puts the parts it gets behind the server."""
 
     def run(served: Served) -> Served:
-        thread = _Thread(served)
-        threads.append(thread)
-        thread.start()
-        served.wait_until(lambda: thread.server.started)
+        door.app = create_app(served.serving)
+        served.port = door.port
+        served.wait_until(lambda: door.server.started)
         return served
 
-    yield run
-    for each in threads:
-        each.stop()
+    return run
 
 
 @pytest.fixture

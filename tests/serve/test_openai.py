@@ -229,7 +229,7 @@ def test_a_required_tool_is_called_through_the_structure_of_the_answer(start: St
             stream=True,
         )
         deltas = [each for chunk in named for each in chunk.choices[0].delta.tool_calls or ()]
-    call: Any = (answer.choices[0].message.tool_calls or [None])[0]
+    call: Any = next(iter(answer.choices[0].message.tool_calls or ()))
     assert call.function.name == "clock"
     assert answer.choices[0].message.content is None
     assert answer.choices[0].finish_reason == "tool_calls"

@@ -208,12 +208,20 @@ def _either(wanted: Sequence[Text]) -> Text:
     return said
 
 
+def _number(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else str(bound)
+
+
 _Words = Callable[[str, Mapping[str, Any]], Text]
 
 _WORDS: dict[str, _Words] = {
     "missing": lambda param, _: say("{param} is missing.", param=param),
-    "greater_than_equal": lambda param, ctx: say("{param} must be at least {bound}.", param=param, bound=ctx["ge"]),
-    "less_than_equal": lambda param, ctx: say("{param} must be at most {bound}.", param=param, bound=ctx["le"]),
+    "greater_than_equal": lambda param, ctx: say(
+        "{param} must be at least {bound}.", param=param, bound=_number(ctx["ge"])
+    ),
+    "less_than_equal": lambda param, ctx: say(
+        "{param} must be at most {bound}.", param=param, bound=_number(ctx["le"])
+    ),
     "too_short": lambda param, ctx: say(
         "{param} must have at least {bound} elements.", param=param, bound=ctx["min_length"]
     ),

@@ -39,6 +39,8 @@ class ToolCallFinder:
         self._bare = bare
         self._held = ""
         self._inside = bare
+        self._gap = False
+        """Whether a call was read and nothing but white space came since."""
         self.num_calls = 0
 
     def push(self, text: str) -> list[Speech | Call]:
@@ -55,12 +57,11 @@ class ToolCallFinder:
         """Return what was held back: the answer is over. A call without its closing tag counts if it is whole."""
         held, self._held = self._held, ""
         if not self._inside:
-            return [Speech(held)] if held and not (self.num_calls and held.isspace()) else []
+            return self._said(held)
         call = self._read(held)
         if call is not None:
             return [call]
-        text = held if self._bare else OPEN + held
-        return [Speech(text)] if text else []
+        return self._said(held if self._bare else OPEN + held)
 
     def _step(self, found: list[Speech | Call]) -> bool:
         """Take one tag, if there is a whole one; say whether there may be another."""
@@ -68,7 +69,8 @@ class ToolCallFinder:
         if self._inside:
             if not tag:
                 return False
-            found.append(self._read(before) or Speech(OPEN + before + CLOSE))
+            call = self._read(before)
+            found.extend([call] if call else self._said(OPEN + before + CLOSE))
             self._inside = False
             self._held = rest
             return True
@@ -80,15 +82,23 @@ class ToolCallFinder:
             before = before.rstrip()
             self._inside = True
             self._held = rest
-        if before:
-            found.append(Speech(before.lstrip() if self.num_calls else before))
+        found.extend(self._said(before))
         return bool(tag)
+
+    def _said(self, text: str) -> list[Speech | Call]:
+        if self._gap:
+            text = text.lstrip()
+        if not text:
+            return []
+        self._gap = False
+        return [Speech(text)]
 
     def _read(self, text: str) -> Call | None:
         call = read_call(text, self._new_id)
         if call is None:
             return None
         self.num_calls += 1
+        self._gap = True
         return Call(self.num_calls - 1, call)
 
 

@@ -183,7 +183,8 @@ def test_what_is_dumped_reads_the_same(tmp_path: Path) -> None:
     settings = read(tmp_path, environ={each.variable: another(each)[0] for each in OPTIONS})
     dump(settings, tmp_path / "sub" / "dumped.toml")
     again = load(environ={}, file=tmp_path / "sub" / "dumped.toml")
-    assert [value_of(again, each) for each in OPTIONS] == [value_of(settings, each) for each in OPTIONS]
+    for each in OPTIONS:
+        assert value_of(again, each) == (each.default if each.spec.secret else value_of(settings, each))
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["dumped.toml"]
 
 
@@ -191,7 +192,7 @@ def test_a_dump_of_everything_lists_each_option_and_changes_none(tmp_path: Path)
     path = tmp_path / "all.toml"
     dump(Settings(), path, everything=True)
     text = path.read_text("utf-8")
-    assert all(f"# {each.path[-1]} = " in text for each in OPTIONS)
+    assert all(f"# {each.path[-1]} = " in text for each in OPTIONS if not each.spec.secret)
     assert all(not leaf for leaf in _leaves(tomllib.loads(text)))
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from qwenops.engines.options import EngineOptions
 from qwenops.errors import ConfigError
+from qwenops.models.hub import HubOptions
 from qwenops.options import (
     OptionSpec,
     Unit,
@@ -66,6 +67,7 @@ class Settings:
     model: ModelChoice = field(default_factory=ModelChoice)
     engine: EngineOptions = field(default_factory=EngineOptions)
     serve: ServeOptions = field(default_factory=ServeOptions)
+    hub: HubOptions = field(default_factory=HubOptions)
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """By key (`serve.port`); what is not in it has its default."""
     file: Path | None = None

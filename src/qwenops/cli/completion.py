@@ -23,8 +23,10 @@ def completion(ctx: click.Context, shell: str) -> None:
     """Print the script."""
     from click.shell_completion import get_completion_class
 
+    from qwenops.cli.door import COMPLETE, NAME
+
     kind = get_completion_class(shell)
     if kind is None:  # pragma: no cover -- click knows the three shells above
         raise ConfigError(say("There is no completion for {shell}.", shell=shell))
-    script = kind(ctx.find_root().command, {}, "qwenops", "_QWENOPS_COMPLETE").source()
+    script = kind(ctx.find_root().command, {}, NAME, COMPLETE).source()
     ctx.ensure_object(Terminal).show(script)

@@ -18,6 +18,9 @@ from qwenops.errors import ConfigError, QwenOpsError
 from qwenops.text import CATALOGUES, DOMAIN, Language, choose_language, say
 
 INTERRUPTED = 130
+NAME = "qwenops"
+COMPLETE = "_QWENOPS_COMPLETE"
+"""Set by the script of `qwenops completion` when a shell asks what could follow."""
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
@@ -36,9 +39,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
 
 def _run(argv: list[str], terminal: Terminal, *, as_json: bool, verbose: bool) -> int:
     try:
-        code = root.main(args=argv, prog_name="qwenops", standalone_mode=False, obj=terminal)
-        sys.stdout.flush()
-    except (click.Abort, KeyboardInterrupt):
+        return _invoke(argv, terminal)
+    except (click.Abort, EOFError, KeyboardInterrupt):
         terminal.tell(say("Interrupted."))
         return INTERRUPTED
     except NoArgsIsHelpError as asked:
@@ -54,6 +56,21 @@ def _run(argv: list[str], terminal: Terminal, *, as_json: bool, verbose: bool) -
             _print_traceback()
         terminal.fail(failure, as_json=as_json)
         return failure.exit_code
+
+
+def _invoke(argv: list[str], terminal: Terminal) -> int:
+    """Parse and run; `click.Command.main` is left out because it ends the process when a pipe is closed."""
+    asked = terminal.environ.get(COMPLETE)
+    if asked:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(root, {}, NAME, COMPLETE, asked)
+    try:
+        with root.make_context(NAME, argv, obj=terminal) as ctx:
+            code = root.invoke(ctx)
+    except click.exceptions.Exit as left:
+        code = left.exit_code
+    sys.stdout.flush()
     return code if isinstance(code, int) else 0
 
 

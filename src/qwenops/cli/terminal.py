@@ -11,13 +11,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from qwenops.errors import QwenOpsError
 from qwenops.text import Language, Text, say, translate_text, translator
 
-Report = Callable[[float, str], None]
-"""Told how far something is, from 0 to 1, and what it is doing."""
+
+class Report(Protocol):
+    """Told how far something is."""
+
+    def __call__(self, fraction: float, doing: str, detail: str = "", /) -> None:
+        """Take note: from 0 to 1, what is being done, and a number that changes often."""
+        ...
+
 
 QUIET_PIPE_S = 10.0
 """Without a terminal, the same step reports again after this time."""
@@ -66,6 +72,12 @@ class Terminal:
                 print(line)
             sys.stdout.flush()
 
+    def show_facts(self, facts: Sequence[tuple[str, str]]) -> None:
+        """Print names and values on standard output, one pair a line, the values aligned."""
+        for line in aligned([(self.said(name), str(translate_text(value, self.translate))) for name, value in facts]):
+            print(line)
+        sys.stdout.flush()
+
     def _show_rich_table(self, titles: list[str], cells: list[list[str]]) -> None:
         from rich import box
         from rich.table import Table
@@ -89,7 +101,7 @@ class Terminal:
     def progress(self) -> Iterator[Report]:
         """Yield what is to be told the progress: a bar with the time left, or, through a pipe, a line now and then."""
         if self.verbosity < 0:
-            yield lambda _fraction, _doing: None
+            yield lambda _fraction, _doing, _detail="": None
         elif sys.stderr.isatty():
             with self._bar() as report:
                 yield report
@@ -101,23 +113,24 @@ class Terminal:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=28),
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[detail]}", markup=False, style="dim"),
         )
         with Progress(*columns, console=self.console(sys.stderr), transient=True) as bar:
-            task = bar.add_task("", total=1.0)
+            task = bar.add_task("", total=1.0, detail="")
 
-            def report(fraction: float, doing: str) -> None:
-                bar.update(task, completed=min(fraction, 1.0), description=self.said(doing))
+            def report(fraction: float, doing: str, detail: str = "", /) -> None:
+                bar.update(task, completed=min(fraction, 1.0), description=self.said(doing), detail=detail)
 
             yield report
 
     def _lines(self, clock: Callable[[], float]) -> Report:
         last: dict[str, Any] = {"doing": "", "at_s": 0.0}
 
-        def report(fraction: float, doing: str) -> None:
+        def report(fraction: float, doing: str, _detail: str = "", /) -> None:
             sentence, now_s = self.said(doing), clock()
             if sentence != last["doing"] or now_s - last["at_s"] > QUIET_PIPE_S:
                 last.update(doing=sentence, at_s=now_s)
@@ -155,3 +168,15 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(cell_width(row[number]) for row in rows) for number in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+_STEERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str) -> str:
+    """Return what a model wrote without characters that steer a terminal: escapes, and changes of direction."""
+    return "".join(
+        letter
+        for letter in text
+        if letter in "\n\t" or (unicodedata.category(letter) != "Cc" and letter not in _STEERING)
+    )

@@ -5,20 +5,31 @@ import pytest
 from qwenops.engines.process import count_oom_kills
 from qwenops.engines.worker import RestartPolicy
 
+V2 = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n"
+V1 = "31 24 0:27 / /sys/fs/cgroup/memory rw shared:5 - cgroup cgroup rw,memory\n"
+
 
 @pytest.mark.parametrize(
     ("files", "count"),
     [
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.events": "low 0\noom 5\noom_kill 3\n"}, 3),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/memory.events": "oom_kill 4\n"}, 4),
         (
             {
-                "proc/self/cgroup": "3:cpu:/x\n5:hugetlb,memory:/a\n",
+                "proc/self/mountinfo": V2,
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/memory.events": "low 0\noom 5\noom_kill 3\n",
+                "proc/vmstat": "oom_kill 100\n",
+            },
+            3,
+        ),
+        (
+            {
+                "proc/self/mountinfo": V1,
+                "proc/self/cgroup": "3:cpu:/x\n5:memory:/a\n",
                 "sys/fs/cgroup/memory/a/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
             },
             2,
         ),
-        ({"proc/self/cgroup": "0::/\n", "proc/vmstat": "pgpgin 1\noom_kill 6\n"}, 6),
+        ({"proc/vmstat": "pgpgin 1\noom_kill 6\n"}, 6),
         ({}, 0),
     ],
 )

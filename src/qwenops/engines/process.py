@@ -16,6 +16,8 @@ from typing import Any
 from qwenops.command import Spawned, spawn
 from qwenops.engines.wire import FrameReader, Parts, frame
 from qwenops.errors import EngineError
+from qwenops.hardware.cgroups import read_cgroups
+from qwenops.hardware.files import parse_int, read_table
 from qwenops.text import say
 
 log = logging.getLogger(__name__)
@@ -180,35 +182,13 @@ class _Lines(asyncio.Protocol):
 
 
 def count_oom_kills(root: Path = Path("/")) -> int:
-    """Count the processes of this control group (v2 or v1) that the kernel killed for lack of memory.
+    """Count the processes of this control group that the kernel killed for lack of memory.
 
-    Where no group can be read, the whole machine's count is returned; 0 where there is none either.
+    Where no group counts them, the whole machine's count is returned; 0 where there is none either.
     """
-    for path in _group_files(root):
-        if (count := _counter(path)) is not None:
+    for group in read_cgroups(root).memory:
+        name = "memory.events" if group.version == "v2" else "memory.oom_control"
+        count = parse_int(read_table(group.folder / name).get("oom_kill"))
+        if count is not None:
             return count
-    return _counter(root / "proc/vmstat") or 0
-
-
-def _group_files(root: Path) -> list[Path]:
-    """Return where the count may stand: in our group, or at the mount that a container sees as its own."""
-    mount = root / "sys/fs/cgroup"
-    found: list[Path] = []
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            if controllers == "":
-                found += [mount / group.lstrip("/") / "memory.events", mount / "memory.events"]
-            elif "memory" in controllers.split(","):
-                v1 = mount / "memory"
-                found += [v1 / group.lstrip("/") / "memory.oom_control", v1 / "memory.oom_control"]
-    return found
-
-
-def _counter(path: Path) -> int | None:
-    with contextlib.suppress(OSError, ValueError):
-        for line in path.read_text().splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
-    return None
+    return parse_int(read_table(root / "proc/vmstat").get("oom_kill")) or 0

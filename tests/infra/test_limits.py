@@ -119,3 +119,28 @@ class TestMemory:
         assert facts(inner.run(ASK).stdout)["memory"] == 200 * MIB
         inner.limit_memory(100 * MIB)
         assert facts(inner.run(ASK).stdout)["memory"] == 100 * MIB
+
+
+EXAMINE = """
+import json, pathlib
+from qwenops.deploy.doctor import examine, look_around
+print(json.dumps(examine(look_around(store=pathlib.Path("/"), measuring=False)).to_json()))
+"""
+
+
+class TestDoctor:
+    def test_it_warns_of_half_a_core_and_names_the_group(self, cpu_group: Limited) -> None:
+        cpu_group.limit_cpu(0.5)
+        checks = {
+            check["name"]: check for check in facts(cpu_group.run([sys.executable, "-c", EXAMINE]).stdout)["checks"]
+        }
+        assert checks["cores"]["status"] == "warn"
+        assert f"CPU quota of 0.5 cores at {cpu_group.folder} is less than one core" in checks["cores"]["what"]
+        # The engine is probed with that one thread, in this group.
+        assert (checks["arithmetic"]["status"], checks["arithmetic"]["facts"]["threads"]) == ("ok", 1)
+
+    def test_it_fails_where_no_model_fits(self, memory_group: Limited) -> None:
+        memory_group.limit_memory(900 * MIB)
+        report = facts(memory_group.run([sys.executable, "-c", EXAMINE]).stdout)
+        checks = {check["name"]: check["status"] for check in report["checks"]}
+        assert (report["usable"], checks["fit qwen3:0.6b"], checks["arithmetic"]) == (False, "fail", "ok")

@@ -3,6 +3,9 @@
 from qwenops.engines.options import EngineOptions
 from qwenops.engines.worker import WorkerEngine, open_worker
 
+REQUIRES = ("openvino", "llguidance")
+"""Packages that must be installed."""
+
 
 async def open_engine(options: EngineOptions) -> WorkerEngine:
     """Start the engine's process; the model loads in the background (`ready` waits for it)."""

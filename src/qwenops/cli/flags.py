@@ -23,12 +23,21 @@ def json_flag(function: Function) -> Function:
     return click.option("--json", "as_json", cls=Flag, is_flag=True, help=say("Print one JSON document."))(function)
 
 
-def option_flags(*sections: str, without: tuple[str, ...] = ()) -> Callable[[Function], Function]:
-    """Add a flag for each option of these sections that has one; `settings` finds what was typed."""
+def option_flags(
+    *sections: str, without: tuple[str, ...] = (), only: tuple[str, ...] = ()
+) -> Callable[[Function], Function]:
+    """Add a flag for each option of these sections that has one; `settings` finds what was typed.
+
+    Args:
+        sections: First parts of their keys, such as `serve`.
+        without: Keys that this command leaves out.
+        only: When there are any, the only keys that it takes.
+    """
 
     def add(function: Function) -> Function:
         for each in reversed(all_options()):
-            if each.flag and each.path[0] in sections and each.key not in without:
+            wanted = each.key in only if only else each.key not in without
+            if each.flag and each.path[0] in sections and wanted:
                 function = _as_flag(each)(function)
         return function
 

@@ -1,4 +1,4 @@
-"""From a name to a model that an engine can open: fetched or made, verified, converted.
+"""From a name to a model that an engine can open: fetched or made, verified, converted where the engine wants it.
 
 `serve`, `run`, `pull` and `demo` all come through here. The conversion runs in a child process; when whoever waits for
 it is cancelled, the child ends with the next thing it reports.
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from qwenops.models.artefact import Artefact
 from qwenops.models.hub import HubOptions
@@ -22,7 +23,9 @@ class Prepared:
     """A model that is ready to be opened, and what that took."""
 
     stored: StoredModel
-    artefact: Artefact
+    folder: Path
+    """What the engine opens: the converted model, or the checkpoint."""
+    artefact: Artefact | None
     fetched_s: float
     """0 when its files were there already."""
     converted_s: float
@@ -35,7 +38,7 @@ class _UnwantedError(Exception):
 
 async def prepare(
     name: str,
-    scheme: Scheme,
+    scheme: Scheme | None,
     *,
     store: Store,
     hub: HubOptions,
@@ -43,7 +46,7 @@ async def prepare(
     converting: Callable[[float, str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> Prepared:
-    """Return the model called `name` (or in that folder) in the wanted scheme.
+    """Return the model called `name` (or in that folder), converted to `scheme` unless that is None.
 
     Raises:
         QwenOpsError: What `Store.ensure` and `Store.artefact` raise.
@@ -58,6 +61,10 @@ async def prepare(
     stored = await store.ensure(name, hub, fetched)
     if took["fetched"]:
         took["fetched"] = clock() - began_s
+    if scheme is None:
+        return Prepared(
+            stored=stored, folder=stored.checkpoint, artefact=None, fetched_s=took["fetched"], converted_s=0.0
+        )
     began_s = clock()
     unwanted = threading.Event()
 
@@ -74,4 +81,10 @@ async def prepare(
         raise
     if took["converted"]:
         took["converted"] = clock() - began_s
-    return Prepared(stored=stored, artefact=artefact, fetched_s=took["fetched"], converted_s=took["converted"])
+    return Prepared(
+        stored=stored,
+        folder=artefact.folder,
+        artefact=artefact,
+        fetched_s=took["fetched"],
+        converted_s=took["converted"],
+    )

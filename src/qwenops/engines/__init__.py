@@ -16,6 +16,9 @@ ENGINES: dict[str, str] = {
 }
 """Name to `module:function`; the function takes `EngineOptions` and is awaited for an `Engine`."""
 
+READS_CONVERTED = frozenset({"openvino"})
+"""The engines that open a converted model; the others read the checkpoint as it was published."""
+
 OpenEngine = Callable[[EngineOptions], Awaitable[Engine]]
 
 

@@ -1,5 +1,6 @@
 """A real server on a free port, in front of the fake engine."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -51,6 +52,7 @@ class Served:
     serving: Serving
     records: list[RequestRecord] = field(default_factory=list)
     port: int = 0
+    call: Callable[[Callable[[], Any]], None] = lambda act: act()
 
     @property
     def url(self) -> str:
@@ -101,6 +103,7 @@ class _Door(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.app: Any = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         config = uvicorn.Config(
@@ -116,7 +119,13 @@ class _Door(threading.Thread):
         self.server = uvicorn.Server(config)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        self.loop = asyncio.get_running_loop()
         await self.app(scope, receive, send)
+
+    def call(self, act: Callable[[], Any]) -> None:
+        """Do something on the server's event loop, where its parts live."""
+        assert self.loop is not None, "no request has come yet"
+        self.loop.call_soon_threadsafe(act)
 
     def run(self) -> None:
         self.server.run(sockets=[self.socket])
@@ -147,6 +156,7 @@ def start(door: _Door) -> Start:
     def run(served: Served) -> Served:
         door.app = create_app(served.serving)
         served.port = door.port
+        served.call = door.call
         served.wait_until(lambda: door.server.started)
         return served
 

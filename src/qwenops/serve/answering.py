@@ -15,7 +15,7 @@ from qwenops.serve.exchange import Exchange, Work
 from qwenops.serve.generating import Asked, Plan, conditions_of, generate, trace_of
 from qwenops.serve.reading import read_body
 from qwenops.serve.serving import ServedModel, Serving
-from qwenops.serve.stream import EventStream, Mailbox, Rendering, first_of
+from qwenops.serve.stream import KEEP_ALIVE_S, STALLED_S, EventStream, Mailbox, Rendering, first_of
 from qwenops.text import translate_text
 
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -130,7 +130,7 @@ async def answer_stream(asked: Asked[Any], plan: Plan, rendering: Rendering) -> 
     mailbox = Mailbox()
     work = Work(generate(asked, plan, mailbox.put), asked.receive, ended=mailbox.close)
     try:
-        first = await first_of(mailbox, work)
+        first = await first_of(mailbox, work, keep_alive_s=KEEP_ALIVE_S)
     except BaseException:
         await work.aclose()
         raise
@@ -141,6 +141,8 @@ async def answer_stream(asked: Asked[Any], plan: Plan, rendering: Rendering) -> 
         rendering=rendering,
         exchange=asked.exchange,
         error_body=asked.error_body,
+        stalled_s=STALLED_S,
+        keep_alive_s=KEEP_ALIVE_S,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -219,7 +220,7 @@ def complete(app: FastAPI, serving: Serving) -> dict[str, Any]:
         shapes.pop(name, None)
     if serving.keys.needed:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    for route in app.routes:
+    for route in iter_route_contexts(app.routes):
         operations = document["paths"].get(getattr(route, "path_format", ""), {})
         for method in getattr(route, "methods", None) or ():
             if operation := operations.get(method.lower()):

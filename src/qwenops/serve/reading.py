@@ -10,8 +10,10 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
+from starlette.requests import ClientDisconnect
 
 from qwenops.errors import BodyTooLargeError, InvalidRequestError
+from qwenops.serve.exchange import ClientGoneError
 from qwenops.serve.schemas import IGNORED_FIELDS, REFUSED_FIELDS
 from qwenops.text import Text, say
 
@@ -98,10 +100,13 @@ async def _read_bytes(request: Incoming, max_bytes: int) -> bytes:
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
     pieces = bytearray()
-    async for piece in request.stream():
-        pieces += piece
-        if len(pieces) > max_bytes:
-            raise _too_large(max_bytes)
+    try:
+        async for piece in request.stream():
+            pieces += piece
+            if len(pieces) > max_bytes:
+                raise _too_large(max_bytes)
+    except ClientDisconnect:
+        raise ClientGoneError(say("The client closed the connection before its body was complete.")) from None
     return bytes(pieces)
 
 

@@ -106,8 +106,8 @@ class EventStream(Response):
         rendering: Rendering,
         exchange: Exchange,
         error_body: Callable[[QwenOpsError], Any],
-        stalled_s: float = STALLED_S,
-        keep_alive_s: float = KEEP_ALIVE_S,
+        stalled_s: float,
+        keep_alive_s: float,
     ) -> None:
         """Prepare; nothing is sent before the call."""
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
@@ -173,7 +173,7 @@ class EventStream(Response):
             ) from None
 
 
-async def first_of(mailbox: Mailbox, work: Work, *, keep_alive_s: float = KEEP_ALIVE_S) -> list[Numbered]:
+async def first_of(mailbox: Mailbox, work: Work, *, keep_alive_s: float) -> list[Numbered]:
     """Wait for the first chunks, or so long that something must be sent.
 
     Raises:

@@ -1,0 +1,263 @@
+"""What all routes share: ids, keys, languages, the shape of errors, one record for each request."""
+
+import asyncio
+import http.client
+import json
+import re
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from qwenops.engines.fake import FakeEngine, FakeTiming, ManualClock, Script
+from qwenops.generation import GenerationRequest
+from qwenops.observe.options import LogOptions
+from qwenops.serve.answering import prefers_chinese
+from qwenops.serve.app import create_app
+from qwenops.serve.auth import KeyRing, auth_class_of
+from qwenops.serve.options import ServeOptions
+from qwenops.serve.replies import ErrorReply
+from qwenops.state.keys import ApiKey, KeyLimits, digest
+from tests.serve.conftest import MODEL, Served, Start, make_served, scripted
+from tests.serve.test_faults import CHAT, HELLO, post
+
+SECRET = "qo-0123456789abcdef0123456789abcdef"
+
+
+def ring(*, models: tuple[str, ...] = ()) -> KeyRing:
+    key = ApiKey(
+        id="k1",
+        name="branch",
+        sha256=digest(SECRET),
+        limits=KeyLimits(models=models),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    keys = KeyRing([lambda: [key]])
+    keys.refresh()
+    return keys
+
+
+def get(served: Served, path: str) -> tuple[int, Any]:
+    with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=5)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+def test_the_id_of_a_request_comes_back_and_stands_in_its_record(server: Served) -> None:
+    _, _, given = post(server, CHAT, {**HELLO, "max_tokens": 1}, {"X-Request-Id": "call-17"})
+    _, _, made = post(server, CHAT, {**HELLO, "max_tokens": 1})
+    _, _, refused = post(server, CHAT, {**HELLO, "max_tokens": 1}, {"X-Request-Id": "no spaces, please"})
+    assert given["x-request-id"] == "call-17"
+    assert re.fullmatch(r"[0-9a-f]{32}", made["x-request-id"])
+    assert re.fullmatch(r"[0-9a-f]{32}", refused["x-request-id"])
+    assert [record.request_id for record in server.records] == [
+        "call-17",
+        made["x-request-id"],
+        refused["x-request-id"],
+    ]
+
+
+def test_two_requests_with_the_same_id_do_not_meet_in_the_engine(server: Served) -> None:
+    for _ in range(2):
+        post(server, CHAT, {**HELLO, "max_tokens": 1}, {"X-Request-Id": "same"})
+    assert len({request.id for request in server.engine.requests}) == 2
+
+
+def test_the_context_of_a_trace_travels_to_the_engine(server: Served) -> None:
+    post(server, CHAT, {**HELLO, "max_tokens": 1}, {"traceparent": "00-a-b-01"})
+    assert server.engine.requests[0].trace == {"traceparent": "00-a-b-01"}
+
+
+def test_one_record_tells_how_a_request_went(start: Start) -> None:
+    served = start(make_served(script=scripted("It rains."), keys=ring()))
+    post(served, CHAT, {**HELLO, "model": MODEL}, {"Authorization": f"Bearer {SECRET}"})
+    record = served.wait_for_records(1)[0]
+    assert (record.status, record.http_status, record.error) == ("success", 200, None)
+    assert (record.endpoint, record.model, record.served_model) == (CHAT, MODEL, MODEL)
+    assert (record.prompt_length, record.response_length) == (len("hello"), len("It rains."))
+    assert record.prompt_tokens == len("<user>hello<assistant><think></think>")
+    assert record.completion_tokens == 2
+    assert record.key_name == "branch"
+    assert record.finish_reason == "stop"
+    assert record.ttft_s is not None
+    assert 0 < record.ttft_s < record.duration_s
+    assert record.prompt is None
+    assert record.response is None
+
+
+def test_prompts_and_answers_are_recorded_only_where_the_options_say_so(start: Start) -> None:
+    options = ServeOptions(log=LogOptions(prompts=True))
+    served = start(make_served(script=scripted("It rains."), options=options))
+    post(served, CHAT, HELLO)
+    record = served.wait_for_records(1)[0]
+    assert record.prompt is not None
+    assert "hello" in record.prompt
+    assert record.response == "It rains."
+
+
+async def test_the_times_of_a_record_are_those_of_the_clock_that_was_passed_in() -> None:
+    clock = ManualClock()
+    served = make_served()
+    timing = FakeTiming(prefill_tokens_per_s=10.0, decode_tokens_per_s=4.0)
+    engine = FakeEngine(
+        model=MODEL,
+        timing=timing,
+        clock=clock,
+        sleep=clock.sleep,
+        script=lambda _: Script(pieces=("", "a", "b", "c")),
+    )
+    serving = replace_engine(served, engine, clock)
+    app = create_app(serving)
+    body = json.dumps({"prompt": "x" * 20}).encode()
+    sent: list[Any] = []
+    await clock.run(app(scope_of("/v1/completions", body), receive_of(body), collect(sent)))
+    record = served.records[0]
+    assert record.ttft_s == pytest.approx(20 / 10 + 1 / 4), "the first token is half a character: no text yet"
+    assert record.duration_s == pytest.approx(20 / 10 + 4 / 4)
+    assert json.loads(sent[1]["body"])["choices"][0]["text"] == "abc"
+
+
+def replace_engine(served: Served, engine: FakeEngine, clock: ManualClock) -> Any:
+    model = replace(served.serving.model(), engine=engine)
+    return replace(served.serving, model=lambda: model, clock=clock)
+
+
+def scope_of(path: str, body: bytes) -> dict[str, Any]:
+    headers = [(b"host", b"localhost"), (b"content-length", str(len(body)).encode())]
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "scheme": "http",
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+    }
+
+
+def receive_of(body: bytes) -> Any:
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        if waiting:
+            return waiting.pop()
+        return await asyncio.Event().wait()
+
+    return receive
+
+
+def collect(sent: list[Any]) -> Any:
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    return send
+
+
+def test_without_a_key_nothing_is_read_where_keys_are_needed(start: Start) -> None:
+    served = start(make_served(keys=ring()))
+    status, answer, headers = post(served, CHAT, b"not json")
+    assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+    assert answer["error"]["type"] == "authentication_error"
+    assert headers["www-authenticate"] == "Bearer"
+    assert served.wait_for_records(1)[0].http_status == 401
+
+
+def test_a_key_opens_only_the_models_on_its_list_and_has_its_own_prefix_cache(start: Start) -> None:
+    served = start(make_served(keys=ring(models=("other",))))
+    bearer = {"Authorization": f"Bearer {SECRET}"}
+    status, answer, _ = post(served, CHAT, HELLO, bearer)
+    assert (status, answer["error"]["type"]) == (403, "permission_error")
+    served = start(make_served(keys=ring(models=(MODEL,))))
+    assert post(served, CHAT, {**HELLO, "max_tokens": 1}, bearer)[0] == 200
+    assert served.engine.requests[0].namespace == "k1"
+
+
+def test_every_route_names_the_class_of_its_callers() -> None:
+    app = create_app(make_served().serving)
+    routes = list(iter_route_contexts(app.routes))
+    assert len(routes) >= 7
+    assert [route for route in routes if auth_class_of(route) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("accepted", "chinese"),
+    [
+        ("", False),
+        ("en", False),
+        ("zh-CN,zh;q=0.9,en;q=0.8", True),
+        ("en-GB,zh;q=0.5", False),
+        ("fr, zh;q=0.3, en;q=0.2", True),
+        ("zh;q=nonsense", False),
+        ("*", False),
+    ],
+)
+def test_chinese_is_spoken_to_those_who_prefer_it_to_english(accepted: str, *, chinese: bool) -> None:
+    assert prefers_chinese(accepted) is chinese
+
+
+CATALOGUE = {
+    "The field {param} is not known.": "没有字段 {param}。",
+    "Did you mean {near!r}?": "是否想写 {near!r}？",
+}
+
+
+def test_errors_are_told_in_chinese_with_the_same_code(start: Start) -> None:
+    def translate(language: str, template: str) -> str:
+        assert language == "zh"
+        return CATALOGUE.get(template, template)
+
+    served = start(make_served(translate=translate))
+    body = {**HELLO, "temprature": 1}
+    _, chinese, headers = post(served, CHAT, body, {"Accept-Language": "zh-CN"})
+    _, english, _ = post(served, CHAT, body)
+    assert chinese["error"]["message"] == "没有字段 temprature。"
+    assert chinese["error"]["hint"] == "是否想写 'temperature'？"
+    assert headers["content-language"] == "zh"
+    assert chinese["error"]["code"] == english["error"]["code"] == "invalid_request"
+    assert served.wait_for_records(2)[0].error == "The field temprature is not known."
+
+
+def test_what_is_not_there_is_said_in_the_shape_of_all_errors(server: Served) -> None:
+    for path, expected in (("/nothing", 404), (CHAT, 405), ("/docs", 404)):
+        status, answer = get(server, path)
+        assert status == expected
+        ErrorReply.model_validate(answer)
+        assert answer["error"]["hint"]
+
+
+def test_a_header_that_is_not_understood_is_refused_with_its_name(server: Served) -> None:
+    _, answer, _ = post(server, CHAT, HELLO, {"X-Priority": "urgent"})
+    assert answer["error"]["param"] == "X-Priority"
+    status, answer, _ = post(server, CHAT, HELLO, {"X-Request-Deadline": "soon"})
+    assert (status, answer["error"]["param"]) == (400, "X-Request-Deadline")
+
+
+def test_the_description_names_every_status_and_loads_nothing_from_elsewhere(server: Served) -> None:
+    status, document = get(server, "/openapi.json")
+    assert status == 200
+    assert document["openapi"].startswith("3.1")
+    chat = document["paths"][CHAT]["post"]
+    assert set(chat["responses"]) == {
+        "200", "400", "401", "403", "404", "405", "413", "415", "429", "500", "502", "503", "504"
+    }  # fmt: skip
+    assert "405" in document["paths"]["/v1/models"]["get"]["responses"]
+    assert document["components"]["schemas"]["ChatRequest"]["examples"]
+    references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert references <= set(document["components"]["schemas"])
+
+
+def test_a_failing_script_still_leaves_one_record(start: Start) -> None:
+    def broken(_: GenerationRequest) -> Script:
+        raise KeyError
+
+    served = start(make_served(script=broken))
+    assert post(served, CHAT, {**HELLO, "stream": True})[0] == 500
+    assert len(served.wait_for_records(1)) == 1

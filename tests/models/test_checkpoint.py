@@ -160,6 +160,17 @@ def test_a_pickle_that_calls_itself_safetensors_is_refused_and_never_run(small: 
     _refused(small, f"{SINGLE} is a pickle")
 
 
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
+def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(small: Path, length: int) -> None:
+    header, data = _header(small / SINGLE)
+    # Names are padded until the length's bytes are those that a pickle starts with.
+    text = json.dumps(header, separators=(",", ":")).encode()
+    wanted = length + 0x10000 * (1 + (len(text) >> 16))
+    (small / SINGLE).write_bytes(struct.pack("<Q", wanted) + text.ljust(wanted) + data)
+    assert (small / SINGLE).read_bytes()[:2] == struct.pack("<H", length)
+    open_checkpoint(small)
+
+
 def test_a_folder_without_config_or_weights_says_what_is_missing(small: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     _refused(tmp_path / "empty", "has no config.json")

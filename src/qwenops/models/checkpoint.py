@@ -196,15 +196,13 @@ def _map(folder: Path, file: str) -> mmap.mmap:
 
 
 def _read_header(mapped: mmap.mmap, file: str) -> dict[str, TensorEntry]:
-    if mapped[:4].startswith(PICKLE_MAGIC):
-        raise _pickle(file)
     (length,) = struct.unpack("<Q", mapped[:8])
     if length > min(LARGEST_HEADER_BYTES, len(mapped) - 8):
-        raise _damaged(file, say("its header says it is {length} bytes long", length=length))
+        raise _no_header(mapped, file, say("its header says it is {length} bytes long", length=length))
     try:
         header = json.loads(mapped[8 : 8 + length])
     except ValueError as error:
-        raise _damaged(file, say("its header is not JSON ({error})", error=str(error))) from error
+        raise _no_header(mapped, file, say("its header is not JSON ({error})", error=str(error))) from error
     if not isinstance(header, dict):
         raise _damaged(file, say("its header is no JSON object"))
     entries = {name: _entry(file, name, value, 8 + length) for name, value in header.items() if name != "__metadata__"}
@@ -300,6 +298,11 @@ def _damaged(file: str, what: Text) -> ModelLoadError:
         say("{file} is damaged: {what}.", file=file, what=what),
         hint=say("Fetch the file again; `qwenops pull` checks its hash."),
     )
+
+
+def _no_header(mapped: mmap.mmap, file: str, what: Text) -> ModelLoadError:
+    # The beginning of a pickle is also the beginning of some header lengths, so it is looked at only now.
+    return _pickle(file) if mapped[:4].startswith(PICKLE_MAGIC) else _damaged(file, what)
 
 
 def _pickle(file: str) -> ModelLoadError:

@@ -16,6 +16,7 @@ from typing import Any
 from qwenops.command import Spawned, spawn
 from qwenops.engines.wire import FrameReader, Parts, frame
 from qwenops.errors import EngineError
+from qwenops.hardware import detect_machine, plan_environment, plan_threads
 from qwenops.hardware.cgroups import read_cgroups
 from qwenops.hardware.files import parse_int, read_table
 from qwenops.text import say
@@ -59,8 +60,11 @@ class WorkerProcess(asyncio.Protocol):
         """Its process id; 0 before it is started."""
         return self._child.pid if self._child else 0
 
-    async def start(self) -> None:
-        """Start it. Call `end` in any case.
+    async def start(self, *, threads: int = 0) -> None:
+        """Start it with what its arithmetic needs from the start. Call `end` in any case.
+
+        Args:
+            threads: How many will compute; 0 is what this machine allows.
 
         Raises:
             CommandError: It could not be started.
@@ -71,7 +75,9 @@ class WorkerProcess(asyncio.Protocol):
         try:
             # -P: modules of the folder we happen to be in are nobody's business.
             argv = [sys.executable, "-P", "-m", "qwenops.engines.worker", str(theirs.fileno())]
-            self._child = spawn(argv, pass_fds=(theirs.fileno(),), stderr=write)
+            machine = detect_machine()
+            environment = plan_environment(machine, threads or plan_threads(machine).value).value
+            self._child = spawn(argv, pass_fds=(theirs.fileno(),), env=environment, stderr=write)
         except BaseException:
             ours.close()
             os.close(read)

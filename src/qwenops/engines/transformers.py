@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+REQUIRES = ("torch", "transformers")
+"""Packages that must be installed."""
+
+
 async def open_engine(options: EngineOptions) -> WorkerEngine:
     """Start the reference engine's process; `options.model_dir` is a checkpoint as it was published.
 
@@ -42,7 +46,7 @@ async def open_engine(options: EngineOptions) -> WorkerEngine:
 
 def check_installed() -> None:
     """Raise MissingPartError unless torch and transformers can be imported."""
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    missing = [name for name in REQUIRES if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingPartError(
             say("The reference engine needs {missing}, which is not installed.", missing=" and ".join(missing)),

@@ -314,7 +314,7 @@ class WorkerEngine:
         process = WorkerProcess(self._receive, clock=self._clock)
         stopped: QwenOpsError | None = None
         try:
-            await process.start()
+            await process.start(threads=self._options.threads)
             process.send("open", self._stepper, options_to_wire(self._options))
             stopped = await self._loading(process)
             if self._loaded.is_set() and not self._closing.is_set():

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from qwenops.command import Finished, run
+from tests.required import VARIABLE, required
 
 ROOT = Path(__file__).parents[1]
 CONFTEST = "from tests.required import pytest_make_collect_report, pytest_runtest_makereport\n"
@@ -32,12 +33,19 @@ pytest.skip("no such module", allow_module_level=True)
 """
 
 
+@pytest.mark.parametrize(("value", "answer"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_it_is_asked_for_by_a_variable(monkeypatch: pytest.MonkeyPatch, value: str | None, *, answer: bool) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if value is not None:
+        monkeypatch.setenv(VARIABLE, value)
+    assert required() is answer
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "code", "outcome"),
     [
         (None, 0, "4 skipped, 1 xfailed"),
-        ("0", 0, "4 skipped, 1 xfailed"),
         ("1", 1, "1 skipped, 1 xfailed, 2 errors, 1 failed"),
     ],
 )

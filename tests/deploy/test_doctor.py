@@ -21,9 +21,10 @@ from qwenops.deploy.doctor import (
 )
 from qwenops.engines import ENGINES
 from qwenops.errors import CommandError
+from qwenops.hardware.measure import Bandwidth
 from qwenops.hardware.probe import Probe
 from qwenops.text import Text, say
-from tests.deploy.conftest import GIB, MakeSurroundings
+from tests.deploy.conftest import GIB, MEASURED, MakeSurroundings
 
 
 def found(report: Report, name: str) -> Check:
@@ -199,6 +200,18 @@ class TestSpeed:
         # 30 GB/s over 0.6 GB of int8 weights, and 2 * 10^12 operations/s over two for each of 0.44 * 10^9 weights.
         assert found(report, "bandwidth").facts["decode_bound_tokens_per_s"]["qwen3:0.6b"] == pytest.approx(50, abs=1)
         assert found(report, "gemm").facts["prefill_bound_tokens_per_s"]["qwen3:0.6b"] == pytest.approx(2270, abs=30)
+
+    def test_figures_that_differ_much_say_so(self, surroundings: MakeSurroundings) -> None:
+        shaky = dataclasses.replace(MEASURED, bandwidth=(Bandwidth(threads=4, bytes_per_s=30e9, spread=0.4),))
+        report = examine(surroundings(measure=lambda _machine: shaky))
+        assert found(report, "bandwidth").todo.startswith("The passes differed by 40%")
+        assert found(report, "gemm").todo == ""
+
+    def test_without_an_engine_no_matrix_rate_is_a_warning(self, surroundings: MakeSurroundings) -> None:
+        rates = tuple(dataclasses.replace(each, op_per_s=0.0, missing="engine") for each in MEASURED.gemm)
+        report = examine(surroundings(measure=lambda _machine: dataclasses.replace(MEASURED, gemm=rates)))
+        assert found(report, "gemm").status is Status.WARN
+        assert "pip install openvino" in found(report, "gemm").todo
 
     def test_a_failure_to_measure_is_a_warning_and_no_crash(self, surroundings: MakeSurroundings) -> None:
         def fail(_machine: Any) -> Any:

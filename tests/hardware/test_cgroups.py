@@ -292,7 +292,7 @@ class TestBroken:
         (tmp_path / "sys/fs/cgroup/cpu.max").mkdir(parents=True)
         assert quota_of(tmp_path) is None
 
-    @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(membership=st.binary(max_size=60), mounts=st.binary(max_size=120), limit=st.binary(max_size=20))
     def test_no_content_whatever_breaks_the_reading(
         self, tmp_path: Path, membership: bytes, mounts: bytes, limit: bytes
@@ -308,7 +308,7 @@ class TestBroken:
         assert memory is None or memory.value >= 0
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     quotas=st.lists(st.one_of(st.none(), st.integers(1000, 10_000_000)), min_size=1, max_size=5),
     version=st.sampled_from(["v1", "v2"]),

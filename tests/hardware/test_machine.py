@@ -90,7 +90,7 @@ def test_an_affinity_of_two_siblings_is_one_core(tmp_path: Path) -> None:
     assert plan_threads(machine).value == 1
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     affinity=st.sets(st.integers(0, 7), min_size=1),
     quota_us=st.one_of(st.none(), st.integers(1000, 1_200_000)),

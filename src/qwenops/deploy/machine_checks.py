@@ -15,6 +15,7 @@ CONTEXT_TOKENS = 8192
 MEMORY_SHARE = 0.9
 """Of the limit; the rest is for the API process and for what an estimate misses."""
 THROTTLED_SHARE = 0.05
+STEADY_SPREAD = 0.25
 SLOW_CLOCKS = ("hpet", "acpi_pm", "refined-jiffies")
 MIN_OPEN_FILES = 1024
 
@@ -308,6 +309,7 @@ def speed(measured: Measured) -> Iterator[Check]:
             small=bounds["qwen3:0.6b"],
             large=bounds["qwen3:1.7b"],
         ),
+        todo=_unsteady(max(each.spread for each in measured.bandwidth)),
         facts={"bytes_per_s": bandwidth, "decode_bound_tokens_per_s": bounds},
     )
     rates = {each.precision: each.op_per_s for each in measured.gemm if each.op_per_s}
@@ -324,9 +326,18 @@ def speed(measured: Measured) -> Iterator[Check]:
             small=prefill["qwen3:0.6b"],
             large=prefill["qwen3:1.7b"],
         ),
-        todo="" if best else say("Install the engine first: pip install openvino"),
+        todo=_unsteady(max(each.spread for each in measured.gemm))
+        if best
+        else say("Install the engine first: pip install openvino"),
         facts={"op_per_s": rates, "prefill_bound_tokens_per_s": prefill},
     )
+
+
+def _unsteady(spread: float) -> str:
+    """Say so when the passes differed much; something else was computing."""
+    if spread <= STEADY_SPREAD:
+        return ""
+    return say("The passes differed by {spread:.0%}: other programs are running. Ask again when idle.", spread=spread)
 
 
 def _room_tokens(spec: ModelSpec, scheme: Scheme, room_bytes: int) -> int:

@@ -270,8 +270,6 @@ class Admission:
         arrived_s = self._clock()
         self._refuse(key_id, prompt_tokens=prompt_tokens, limits=limits)
         self._refuse_hopeless(deadline_s)
-        if self.limits.max_request_s:
-            deadline_s = min(self.limits.max_request_s, math.inf if deadline_s is None else deadline_s)
         reservation = self._reserve(key_id, prompt_tokens + max_tokens, limits)
         expected = self._expected_output(max_tokens)
         entry = self.line.enter(

@@ -4,7 +4,8 @@
         └──────> failed (the engine could not be opened)
 
 Draining means not ready and still taking requests, while balancers find out; stopping means that the listener is
-closed and only requests in flight go on. While an engine restarts the state stays ready, but `reasons()` is not empty.
+closed, and what came through it before goes on; stopped means that whatever is left is cut off. While an engine
+restarts the state stays ready, but `reasons()` is not empty.
 """
 
 import asyncio
@@ -74,6 +75,8 @@ class Lifecycle:
         """Set by the first request to stop."""
         self.hurry_wanted = asyncio.Event()
         """Set by the second."""
+        self.has_balancer = True
+        """Whether to leave time for balancers to find out."""
 
     @property
     def state(self) -> State:
@@ -112,6 +115,11 @@ class Lifecycle:
     def is_hopeless(self) -> bool:
         """Whether only a new process can help; an engine that is being restarted is not hopeless."""
         return self._state is State.FAILED or self._engine_state() is EngineState.FAILED
+
+    @property
+    def failure(self) -> QwenOpsError | None:
+        """Why the engine could not be opened."""
+        return self._failure
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -160,6 +168,11 @@ class Lifecycle:
             self.hurry_wanted.set()
         self.drain()
 
+    def ask_to_stop_soon(self) -> None:
+        """Do so without the delay for balancers: somebody pressed Ctrl-C."""
+        self.has_balancer = False
+        self.ask_to_stop()
+
     def drain(self) -> None:
         """Begin to drain, if that has not begun; readiness is gone when this returns."""
         if self._state in {State.STARTING, State.READY, State.FAILED}:
@@ -167,11 +180,11 @@ class Lifecycle:
         self.drain_wanted.set()
 
     def stopping(self) -> None:
-        """The listener closes: no new requests from now on."""
+        """The listener closes; a request that came through it a moment ago is still answered."""
         self._state = State.STOPPING
 
     def stopped(self) -> None:
-        """Nothing is in flight any more."""
+        """What is still in flight is cut off, and what comes is refused."""
         self._state = State.STOPPED
 
     def check_open(self) -> None:
@@ -181,7 +194,7 @@ class Lifecycle:
             EngineUnavailableError: The engine is not there yet, restarts, or will not come.
             OverloadedError: The server is stopping.
         """
-        if self._state in {State.STOPPING, State.STOPPED}:
+        if self._state is State.STOPPED:
             raise OverloadedError(
                 say("This server is stopping."),
                 hint=say("Send the request again; another server will take it."),

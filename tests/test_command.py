@@ -297,14 +297,14 @@ class TestSpawned:
         thread.start()
         thread.join()
         with started[0] as child:
-            time.sleep(0.3)
+            time.sleep(0.15)
             assert child.poll() is None
 
     async def test_it_outlives_the_pool_of_an_event_loop(self) -> None:
         child = await asyncio.to_thread(spawn, ["sleep", "300"])
         with child:
             await asyncio.get_running_loop().shutdown_default_executor()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.15)
             assert child.poll() is None
 
     def test_many_threads_may_start_and_watch_at_once(self) -> None:

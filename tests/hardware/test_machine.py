@@ -90,18 +90,16 @@ def test_an_affinity_of_two_siblings_is_one_core(tmp_path: Path) -> None:
     assert plan_threads(machine).value == 1
 
 
+@pytest.mark.parametrize("threads_per_core", [1, 2])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    affinity=st.sets(st.integers(0, 7), min_size=1),
-    quota_us=st.one_of(st.none(), st.integers(1000, 1_200_000)),
-    threads_per_core=st.sampled_from([1, 2]),
-)
+@given(affinity=st.sets(st.integers(0, 7), min_size=1), quota_us=st.one_of(st.none(), st.integers(1000, 1_200_000)))
 def test_threads_never_exceed_any_limit_and_are_at_least_one(
     tmp_path: Path, affinity: set[int], quota_us: int | None, threads_per_core: int
 ) -> None:
-    quota = f"{quota_us or 'max'} 100000"
-    machine = machine_with(tmp_path, threads_per_core=threads_per_core, quota=quota, affinity=affinity)
-    threads = plan_threads(machine).value
+    if not (tmp_path / "proc").exists():
+        machine_with(tmp_path, threads_per_core=threads_per_core)
+    write_tree(tmp_path, {"sys/fs/cgroup/cpu.max": f"{quota_us or 'max'} 100000"})
+    threads = plan_threads(detect_machine(tmp_path, affinity=lambda: affinity, environ={})).value
     cores = len({cpu % (8 // threads_per_core) for cpu in affinity})
     allowed = cores if quota_us is None else min(cores, quota_us // 100_000)
     assert threads == max(1, allowed)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.served [--model random:0.6b] [--repetitions 5]
 
-Both sides are asked the same: greedy answers of fixed length to random prompts, 1 and 8 at a time. The client of the served
-side runs in this process, on the same cores, so its cost counts against us. Then: added time to first token, what the API
-process takes while idle, and whether 200 idle connections and 500 waiting requests slow the streams that run.
+Both sides are asked the same: greedy answers of fixed length to random prompts, 1 and 8 at a time. The client of the
+served side runs in this process, on the same cores, so its cost counts against us. Then: added time to first token, what
+the API process takes while idle, and whether 200 idle connections and 500 waiting requests slow the streams that run.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 from benchmarks.recording import ratios, spread, write_result
 from qwenops.command import spawn
-from qwenops.engines import open_engine
+from qwenops.engines.openvino import open_engine
 from qwenops.engines.options import EngineOptions
-from qwenops.engines.seam import Engine, EngineState
+from qwenops.engines.seam import Engine
 from qwenops.generation import GenerationRequest, SamplingParams, Tokens
 from qwenops.models.artefact import Scheme
 from qwenops.models.store import open_store
@@ -230,10 +230,9 @@ async def measure(model: str, repetitions: int) -> dict[str, Any]:
             served(model, session, Path(home)) as (url, process),
         ):
             quiet = await idle(process)
-            engine = await open_engine("openvino", options)
+            engine = await open_engine(options)
             try:
-                while engine.info.health.state is not EngineState.READY:
-                    await asyncio.sleep(0.1)
+                await engine.ready()
                 compared = await compare(engine, session, url, model, repetitions)
             finally:
                 await engine.aclose()

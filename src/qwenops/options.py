@@ -70,7 +70,7 @@ def option(  # noqa: PLR0913 -- each keyword is one fact about the option, and a
         flag=flag,
         secret=secret,
     )
-    return field(default=default, metadata={"option": spec})
+    return field(default=default, metadata={"option": spec}, repr=not secret)
 
 
 def declared(options: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], OptionSpec]]:

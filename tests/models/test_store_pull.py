@@ -28,6 +28,7 @@ from qwenops.errors import (
 )
 from qwenops.models.hub import HubOptions, with_environment
 from qwenops.models.progress import Progress
+from qwenops.models.spec import TINY
 from qwenops.models.store import Store
 from tests.models.fake_hub import COMMIT, FakeHub, Fault
 
@@ -41,7 +42,7 @@ def model_files(seed: int = 0, size_bytes: int = 300_000) -> dict[str, bytes]:
         ".gitattributes": b"*.safetensors filter=lfs\n",
         "LICENSE": b"Apache-2.0\n",
         "README.md": b"# A model\n",
-        "config.json": b'{"model_type": "qwen3"}\n',
+        "config.json": json.dumps(TINY.to_config(dtype="bfloat16")).encode(),
         "merges.txt": b"a b\n",
         "tokenizer.json": json.dumps({"seed": seed}).encode(),
         "chat_template.jinja": b"",
@@ -236,6 +237,7 @@ async def test_the_token_goes_to_the_hub_and_not_to_its_cdn(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     hub.token = "hf_very-secret"
+    assert hub.token not in repr(options(hub, huggingface_token=hub.token))
     seen: list[str] = []
     with pytest.raises(DownloadError, match="may not be read") as refused:
         await store.pull(NAME, options(hub), quiet)
@@ -303,6 +305,28 @@ async def test_a_repository_of_pickles_is_refused(store: Store, hub: FakeHub) ->
     del hub.repos[REPO][WEIGHTS], hub.repos[REPO]["onnx/model.safetensors"]
     with pytest.raises(ModelLoadError, match=r"only pickles \(pytorch_model.bin\)"):
         await store.pull(NAME, options(hub), quiet)
+
+
+async def test_a_model_of_another_architecture_is_refused_before_its_weights_come(store: Store, hub: FakeHub) -> None:
+    hub.repos[REPO]["config.json"] = b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+    with pytest.raises(ModelLoadError, match="llama"):
+        await store.pull(NAME, options(hub), quiet)
+    assert hub.asked(WEIGHTS) == []
+
+
+async def test_a_damaged_manifest_is_written_anew_and_stands_in_nobodys_way(store: Store, hub: FakeHub) -> None:
+    stored = await store.pull(NAME, options(hub), quiet)
+    other = await store.pull(f"ms:{REPO}", options(hub), quiet)
+    (path,) = [each for each in (store.root / "manifests").iterdir() if "ms" not in each.name]
+    path.write_text("{")
+    with pytest.raises(ModelLoadError, match="damaged"):
+        store.resolve(NAME)
+    assert store.resolve(other.name) == other
+    store.clean()
+    hub.requests.clear()
+    again = await store.ensure(NAME, options(hub), quiet)
+    assert again.manifest.hashes == stored.manifest.hashes
+    assert hub.asked(f"{REPO}/{WEIGHTS}") == []
 
 
 async def test_an_address_that_is_no_hub_says_so(store: Store, hub: FakeHub) -> None:

@@ -92,8 +92,8 @@ class Web:
 
     url: str
     """The hub's address."""
-    headers: Mapping[str, str]
-    """Sent to the hub alone."""
+    headers: Mapping[str, str] = field(repr=False)
+    """Sent to the hub alone: the token."""
     patience: Patience
     session: "aiohttp.ClientSession"
     guarded: bool

@@ -9,14 +9,16 @@ ModelScope
     `/models/{repo}/resolve/{rev}/{file}` serves or redirects.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 from qwenops.errors import DownloadError, ModelLoadError, ModelNotFoundError
 from qwenops.models.download import Web
+from qwenops.models.spec import ModelSpec
 from qwenops.options import Unit, option
 from qwenops.text import say
 
@@ -132,7 +134,7 @@ class HuggingFace:
     """Hugging Face's API, as its mirrors speak it too."""
 
     url: str
-    token: str = ""
+    token: str = field(default="", repr=False)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -172,7 +174,7 @@ class ModelScope:
     """ModelScope's API."""
 
     url: str
-    token: str = ""
+    token: str = field(default="", repr=False)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -232,6 +234,20 @@ def needed_files(listing: Listing) -> tuple[RemoteFile, ...]:
             hint=say("Use a repository of the Qwen3 family that has .safetensors files."),
         )
     return tuple(chosen)
+
+
+def check_architecture(config: bytes, repo: str) -> None:
+    """Refuse a model that is no Qwen3 while only its config.json has been fetched.
+
+    Raises:
+        ModelLoadError: It is of another architecture.
+    """
+    try:
+        ModelSpec.from_config(json.loads(config))
+    except ValueError as error:
+        raise ModelLoadError(
+            say("The config.json of {repo} is not valid JSON: {error}.", repo=repo, error=error)
+        ) from error
 
 
 def _checked_path(path: Any) -> str:

@@ -86,6 +86,14 @@ def read_manifest(path: Path) -> Manifest | None:
         raise _damaged(path, repr(error)) from error
 
 
+def whole_manifest(path: Path) -> Manifest | None:
+    """Read a manifest for who will write a new one anyway: a damaged one is as good as none."""
+    try:
+        return read_manifest(path)
+    except ModelLoadError:
+        return None
+
+
 def save_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest durably and in one step."""
     content: Mapping[str, Any] = {"format": FORMAT, **asdict(manifest)}

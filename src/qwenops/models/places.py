@@ -8,17 +8,21 @@ incoming/NAME/          downloads that are not complete; kept, so that the next 
 locks/                  one file for each thing that only one process may do at a time
 """
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from qwenops.errors import ModelLoadError
 from qwenops.models.artefact import FORMAT
 from qwenops.models.folders import remove_left_overs
 from qwenops.models.locks import held, held_if_free
-from qwenops.models.manifest import Manifest, read_manifest
+from qwenops.models.manifest import Manifest, read_manifest, whole_manifest
 from qwenops.models.spec import Scheme
+
+LOG = logging.getLogger(__name__)
 
 INCOMPLETE_KEPT_S = 14 * 24 * 3600.0
 """How long an incomplete download that nobody works on is kept."""
@@ -75,11 +79,18 @@ class Places:
         )
 
     def clean(self, now_s: float) -> None:
-        """Remove what crashed processes left behind and what no model uses; the store's lock must be held."""
-        manifests = dict(self.manifests())
+        """Remove what crashed processes left behind and what no model uses; the store's lock must be held.
+
+        Nothing is removed while a manifest is damaged: it may name what would go.
+        """
+        try:
+            manifests = dict(self.manifests())
+        except ModelLoadError as error:
+            LOG.warning("nothing is cleaned: %s", error)
+            return
         used = {each.blob for manifest in manifests.values() for each in manifest.files}
         for folder in _entries(self.root / "incoming"):
-            pending = read_manifest(folder / "manifest.json")
+            pending = whole_manifest(folder / "manifest.json")
             used |= {each.blob for each in pending.files} if pending else set()
             if now_s - folder.stat().st_mtime > INCOMPLETE_KEPT_S:
                 self._remove_unheld(folder)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qwenops.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError
-from qwenops.models.artefact import MANIFEST, MODEL_XML, Artefact, open_artefact
+from qwenops.models.artefact import MANIFEST, MODEL_XML, Artefact, open_artefact, verify_artefact
 from qwenops.models.checkpoint import file_sha256
 from qwenops.models.download import Web, is_public, open_web
 from qwenops.models.folders import new_folder, require_disk
@@ -26,10 +26,11 @@ from qwenops.models.hub import (
     Listing,
     ModelScope,
     RemoteFile,
+    check_architecture,
     needed_files,
 )
 from qwenops.models.locks import held, held_async
-from qwenops.models.manifest import Manifest, StoredFile, read_manifest, save_manifest, sync_folder
+from qwenops.models.manifest import Manifest, StoredFile, read_manifest, save_manifest, sync_folder, whole_manifest
 from qwenops.models.names import ModelName, parse_name, unknown_name
 from qwenops.models.places import Places, size_of
 from qwenops.models.progress import Meter, Progress
@@ -88,7 +89,11 @@ class Store:
         return Places(root=self.root)
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(manifest.name for _, manifest in self.places.manifests())
+        """Return the names that may have been meant; a damaged manifest does not stand in the way."""
+        try:
+            return tuple(manifest.name for _, manifest in self.places.manifests())
+        except ModelLoadError:
+            return ()
 
     # -- fetching and making ------------------------------------------------------------------------------------
 
@@ -172,13 +177,25 @@ class Store:
         parallel: int,
         report: Report,
     ) -> bool:
+        """Fetch what is not here yet, the configuration before the weights; says whether all of it is here now."""
         known = await asyncio.to_thread(self._known_files, wanted.key, remote)
         missing = [each for each in remote if each.path not in known]
         incoming = self.places.incoming(wanted.key)
         if missing:
             await asyncio.to_thread(self._prepare, incoming, missing)
-            fetched = await self._fetch_all(missing, incoming, web, parallel, report)
-            known |= fetched
+            meter = Meter(
+                total_bytes=sum(each.size_bytes for each in missing),
+                report=report,
+                monotonic=self.monotonic,
+                host=web.host,
+            )
+            weights = [each for each in missing if each.path.endswith(".safetensors")]
+            others = [each for each in missing if each not in weights]
+            known |= await self._fetch_all(others, incoming, web, parallel, meter)
+            config = await asyncio.to_thread(self._content, known["config.json"], incoming)
+            check_architecture(config, wanted.repo)
+            known |= await self._fetch_all(weights, incoming, web, parallel, meter)
+            meter.finish()
         manifest = Manifest(
             name=wanted.text,
             source=wanted.source,
@@ -192,7 +209,7 @@ class Store:
 
     def _known_files(self, key: str, remote: Collection[RemoteFile]) -> dict[str, StoredFile]:
         """Find those of `remote` whose content is here already, complete and verified."""
-        before = read_manifest(self.places.manifest(key))
+        before = whole_manifest(self.places.manifest(key))
         by_git = {each.git_sha1: each for each in before.files if each.git_sha1} if before else {}
         known: dict[str, StoredFile] = {}
         for each in remote:
@@ -217,12 +234,9 @@ class Store:
         require_disk(incoming, sum(each.size_bytes for each in missing) - arrived + SPARE_BYTES)
 
     async def _fetch_all(
-        self, missing: Collection[RemoteFile], incoming: Path, web: Web, parallel: int, report: Report
+        self, missing: Collection[RemoteFile], incoming: Path, web: Web, parallel: int, meter: Meter
     ) -> dict[str, StoredFile]:
         """Fetch files side by side; the first failure stops the others."""
-        meter = Meter(
-            total_bytes=sum(each.size_bytes for each in missing), report=report, monotonic=self.monotonic, host=web.host
-        )
         turn = asyncio.Semaphore(parallel)
         fetched: dict[str, StoredFile] = {}
 
@@ -240,8 +254,11 @@ class Store:
                     group.create_task(fetch(file))
         except ExceptionGroup as failures:  # the first stopped the others
             raise failures.exceptions[0] from None
-        meter.finish()
         return fetched
+
+    def _content(self, file: StoredFile, incoming: Path) -> bytes:
+        arrived = incoming / file.blob
+        return (arrived if arrived.is_file() else self.places.blobs / file.blob).read_bytes()
 
     def _commit(self, key: str, manifest: Manifest, incoming: Path) -> bool:
         """Take what has come into the store, the manifest last; says no when something is missing after all."""
@@ -268,7 +285,7 @@ class Store:
         from qwenops.models.random import SPECS, write_random_checkpoint
 
         folder = self.places.checkpoint(wanted.key)
-        before = read_manifest(self.places.manifest(wanted.key))
+        before = whole_manifest(self.places.manifest(wanted.key))
         if before and _complete(folder, before):
             return
         report(Progress(what=say("Making random weights for {name}", name=wanted.text)))
@@ -334,19 +351,28 @@ class Store:
         return stored, tuple(variants)
 
     def verify(self, name: str) -> StoredModel:
-        """Hash every file of a model again. Damaged contents are removed, so that the next pull fetches them.
+        """Hash every file of a model and of its converted forms again; what is damaged is removed.
+
+        The next pull fetches removed contents, and the next use makes a removed converted form again.
 
         Raises:
             IntegrityError: Files are not what was published; the message names them.
             QwenOpsError: As `resolve` does.
         """
-        stored = self.resolve(name)
+        stored, variants = self.show(name)
+        for variant in variants:
+            try:
+                verify_artefact(open_artefact(variant.folder))
+            except ModelLoadError as error:
+                shutil.rmtree(variant.folder, ignore_errors=True)
+                hint = say("It is removed, and is made again when it is used.")
+                raise IntegrityError(error.message, hint=hint) from error
         damaged = [each for each in stored.manifest.files if file_sha256(stored.checkpoint / each.path) != each.sha256]
         if not damaged:
             return stored
         names = ", ".join(each.path for each in damaged)
         if stored.manifest.source == "folder":
-            hint = say("The folder was changed while it was read; verify again.")
+            hint = say("Restore them: a folder outside the store is never changed here.")
         else:
             for each in damaged:
                 (stored.checkpoint / each.path).resolve().unlink(missing_ok=True)
@@ -426,7 +452,7 @@ class Store:
                 say("{folder} holds no model: it has no config.json.", folder=folder),
                 hint=say("Give the folder that holds config.json and the weights."),
             )
-        before = read_manifest(self.places.manifest(wanted.key))
+        before = whole_manifest(self.places.manifest(wanted.key))
         paths = [path for path in sorted(folder.iterdir()) if path.name.endswith(NEEDED_SUFFIXES) and path.is_file()]
         if before and _unchanged(paths, before):
             return _stored(before, folder)

@@ -68,7 +68,7 @@ async def perform(model: str, made: "Settings", stage: "Stage") -> tuple["Prepar
 
     terminal = stage.terminal
     with stage.progress() as report:
-        prepared = await prepare_model(model, made, terminal, report)
+        prepared = await prepare_model(model, made, terminal, report, report)
     stage.prepared(prepared, made)
     argv = server_argv(model, engine=made.model.engine, scheme=made.model.scheme)
     # The demo's server is for itself alone: it takes nothing from the user's file, variables or keys.
@@ -158,7 +158,7 @@ class Stage:
         tell = self.terminal.tell
         if self._streamed:
             tell("\n")
-        headings = (say("Request"), say("Prompt tokens"), say("Answer tokens"), say("First token"), say("Tokens/s"))
+        headings = (say("Request"), say("Prompt tokens"), say("Answer tokens"), say("TTFT"), say("Tokens/s"))
         self.terminal.show_table(headings, [self._row(answer) for answer in outcome.answers])
         self.terminal.show()
         facts = [

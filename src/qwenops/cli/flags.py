@@ -67,4 +67,9 @@ def settings(ctx: click.Context) -> Settings:
     """Return the settings for this call: defaults, file, environment and what was typed."""
     terminal = ctx.find_root().obj
     assert isinstance(terminal, Terminal)  # noqa: S101 -- the root command put it there
-    return load(environ=terminal.environ, flags=ctx.meta.get(_TYPED, {}), file=terminal.config_file)
+    return load(environ=terminal.environ, flags=typed_flags(ctx), file=terminal.config_file)
+
+
+def typed_flags(ctx: click.Context) -> dict[str, str]:
+    """Return what was typed for options of the parts, by their keys."""
+    return dict(ctx.meta.get(_TYPED, {}))

@@ -33,7 +33,9 @@ def wanted_model(given: str | None, made: Settings) -> str:
     )
 
 
-async def prepare_model(name: str, made: Settings, terminal: Terminal, report: Report) -> "Prepared":
+async def prepare_model(
+    name: str, made: Settings, terminal: Terminal, fetching: Report, converting: Report
+) -> "Prepared":
     """Fetch and convert a model as the settings say."""
     from qwenops.deploy.prepare import prepare
     from qwenops.models.spec import Scheme
@@ -44,8 +46,8 @@ async def prepare_model(name: str, made: Settings, terminal: Terminal, report: R
         scheme,
         store=open_store(terminal),
         hub=hub_options(terminal, made),
-        fetching=fetch_report(report),
-        converting=report,
+        fetching=fetch_report(fetching),
+        converting=converting,
     )
 
 

@@ -37,6 +37,7 @@ COMMANDS = {
         ("qwenops serve qwen3:0.6b", say("Download, convert and serve a model.")),
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
 )
 @click.option("--lang", cls=Flag, type=click.Choice(LANGUAGES), help=say("Language of what is printed."))
 @click.option(
@@ -57,3 +58,5 @@ def root(ctx: click.Context, lang: str | None, config_file: Path | None, verbose
     ctx.obj = dataclasses.replace(
         ctx.ensure_object(Terminal), config_file=config_file, verbosity=-1 if quiet else verbose
     )
+    if ctx.invoked_subcommand is None:
+        ctx.obj.show(ctx.get_help())

@@ -281,7 +281,7 @@ def loop_aside() -> Iterator[Aside]:
 def opened(aside: Aside, terminal: Terminal, made: "Settings", name: str) -> Iterator[tuple["Engine", Any]]:
     """Prepare and open a model; close it in the end."""
     with terminal.progress() as report:
-        prepared = aside.result(prepare_model(name, made, terminal, report))
+        prepared = aside.result(prepare_model(name, made, terminal, report, report))
         tokenizer = open_tokenizer(prepared)
         engine = aside.result(open_engine(made.model.engine, engine_options(made, prepared)))
         try:

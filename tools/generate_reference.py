@@ -1,0 +1,167 @@
+"""Write the reference pages from the code: commands, options, errors, metrics.
+
+python tools/generate_reference.py            # write docs/reference/*.md
+python tools/generate_reference.py --check    # change nothing; exit 1 when a page is out of date
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from qwenops.cli.root import root
+from qwenops.cli.terminal import Terminal
+from qwenops.config import all_options
+from qwenops.errors import QwenOpsError, error_classes
+from qwenops.observe.metrics import Metrics
+from qwenops.options import possible_values, show_value
+
+FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+WIDTH = 88
+NOTE = "<!-- Written by tools/generate_reference.py; change the code instead. -->"
+
+
+def commands() -> Iterator[tuple[str, click.Context]]:
+    """Yield every command with a context of its own, groups before their commands."""
+    top = click.Context(root, info_name="qwenops", obj=Terminal(environ={}), help_option_names=["-h", "--help"])
+    waiting = [top]
+    while waiting:
+        ctx = waiting.pop(0)
+        yield ctx.command_path, ctx
+        if isinstance(ctx.command, click.Group):
+            for name in ctx.command.list_commands(ctx):
+                command = ctx.command.get_command(ctx, name)
+                if command is not None:
+                    waiting.append(click.Context(command, info_name=name, parent=ctx))
+
+
+def help_of(ctx: click.Context) -> str:
+    """Return a help page as a terminal of a fixed width would show it."""
+    formatter = ctx.command.context_class.formatter_class(width=WIDTH)
+    ctx.command.format_help(ctx, formatter)
+    return formatter.getvalue().rstrip("\n")
+
+
+def cli_page() -> str:
+    """Return the page of all commands."""
+    parts = [
+        NOTE,
+        "# Commands",
+        (
+            "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 gate not met, 4 a part is missing, "
+            "130 interrupted. With `--json`, data (or an error) is one JSON document on standard output; its `schema` "
+            "names its form and version. Progress, remarks and errors go to standard error."
+        ),
+    ]
+    for path, ctx in sorted(commands(), key=lambda item: item[0]):
+        parts += [f"## `{path}`", f"```text\n{help_of(ctx)}\n```"]
+    return "\n\n".join(parts)
+
+
+def options_page() -> str:
+    """Return the page of all options."""
+    parts = [
+        NOTE,
+        "# Options",
+        (
+            "Each option is a key of `qwenops.toml`, an environment variable and, where one is named, a flag. Flags go "
+            "before variables, variables before the file. A running server takes new values of *live* options over. "
+            "Durations are written `30s`, `10m`, `1h30m`, sizes `4GiB`; `qwenops config show` says what is in force "
+            "and where it came from. The file is `--config`, else `QWENOPS_CONFIG`, else `./qwenops.toml`, else "
+            "`~/.config/qwenops/qwenops.toml`. Secrets are read from the variable, or from the file that the variable "
+            "with `_FILE` at its end names."
+        ),
+    ]
+    by_section: dict[str, list[tuple[str, ...]]] = {}
+    for each in all_options():
+        spec = each.spec
+        default = "" if spec.secret else show_value(each.default, spec)
+        row = (
+            f"`{each.path[-1]}`",
+            f"`{default}`" if default else "",
+            possible_values(each.type, spec),
+            spec.help + (" *Live.*" if spec.live else "") + (" *Secret.*" if spec.secret else ""),
+            f"`{each.variable}`" + (f" `{each.flag}`" if each.flag else ""),
+        )
+        by_section.setdefault(each.section, []).append(row)
+    for section, rows in by_section.items():
+        parts += [f"## `[{section}]`", table(("key", "default", "possible", "meaning", "variable and flag"), rows)]
+    return "\n\n".join(parts)
+
+
+def errors_page() -> str:
+    """Return the page of all errors."""
+    rows = [
+        (f"`{name}`", f"`{error.code}`", str(error.http_status), str(error.exit_code), first_line(error))
+        for name, error in sorted(error_classes().items())
+        if error.__module__ == QwenOpsError.__module__
+    ]
+    return "\n\n".join(
+        (
+            NOTE,
+            "# Errors",
+            (
+                "Every error has a message (what happened, and what was possible) and a hint (what to do). The API "
+                "answers with the code and the HTTP status, the command line ends with the exit code."
+            ),
+            table(("error", "code", "HTTP", "exit code", "meaning"), rows),
+        )
+    )
+
+
+def first_line(error: type[QwenOpsError]) -> str:
+    """Return the first line of a docstring."""
+    return (error.__doc__ or "").strip().splitlines()[0]
+
+
+def metrics_page() -> str:
+    """Return the page of all metrics."""
+    rows = [
+        (f"`{each.name}`", each.kind, each.unit, ", ".join(f"`{label}`" for label in each.labels), each.help)
+        for each in sorted(Metrics().declared, key=lambda each: each.name)
+    ]
+    return "\n\n".join(
+        (NOTE, "# Metrics", "Served on `/metrics`.", table(("name", "kind", "unit", "labels", "meaning"), rows))
+    )
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in lines
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "options.md": options_page,
+    "errors.md": errors_page,
+    "metrics.md": metrics_page,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write or compare the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    options = parser.parse_args(argv)
+    code = 0
+    for name, page in PAGES.items():
+        path, text = FOLDER / name, page() + "\n"
+        before = path.read_text("utf-8") if path.exists() else ""
+        if options.check and before != text:
+            sys.stdout.writelines(
+                difflib.unified_diff(before.splitlines(keepends=True), text.splitlines(keepends=True), name, "code")
+            )
+            code = 1
+        elif not options.check:
+            path.write_text(text, "utf-8")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from xml.etree import ElementTree as ET
 
 from qwenops.errors import ModelLoadError
 from qwenops.models.checkpoint import file_sha256, read_json
@@ -148,6 +147,8 @@ def dequantised(artefact: Artefact) -> "Iterator[tuple[str, NDArray[np.float32]]
 
 def _constants(artefact: Artefact) -> "dict[str, NDArray[Any]]":
     """Map the constants that the graph names, without loading OpenVINO."""
+    from xml.etree import ElementTree as ET
+
     import numpy as np
 
     formats = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "i8": np.int8, "i4": np.uint8}

@@ -52,6 +52,7 @@ def build_model(spec: ModelSpec, weights: Weights) -> Any:
     hidden = _rms_norm(hidden, weights.vector("model.norm.weight"), spec.rms_eps)
     head = "model.embed_tokens.weight" if spec.tie_word_embeddings else "lm_head.weight"
     logits = ops.matmul(hidden, weights.matrix(head), transpose_a=False, transpose_b=True)
+    logits.set_friendly_name("lm_head")
     result = ops.result(logits)
     result.output(0).set_names({"logits"})
     result.set_friendly_name("logits")
@@ -206,7 +207,9 @@ class _Layer:
         from openvino import opset13 as ops
 
         matrix = self.weights.matrix(f"{self.prefix}{name}.weight")
-        return ops.matmul(hidden, matrix, transpose_a=False, transpose_b=True)
+        product = ops.matmul(hidden, matrix, transpose_a=False, transpose_b=True)
+        product.set_friendly_name(f"{self.prefix}{name}")  # what a profile shows
+        return product
 
     def heads(self, hidden: Node, name: str, count: int) -> Node:
         """Project to `[batch, tokens, count, head_dim]`."""

@@ -17,7 +17,7 @@ from qwenops.observe.record import RequestRecord
 from qwenops.serve.admission import Admission
 from qwenops.serve.app import create_app
 from qwenops.serve.auth import KeyRing
-from qwenops.serve.options import LimitOptions, ServeOptions
+from qwenops.serve.options import ServeOptions
 from qwenops.serve.serving import ServedModel, Serving
 
 MODEL = "qwen3:test"
@@ -172,6 +172,3 @@ def server(start: Start) -> Served:
 def scripted(text: str = "", *, pieces: tuple[str, ...] = ()) -> Callable[[GenerationRequest], Script]:
     """Return a script that answers everything with the same text."""
     return lambda _: Script(text=text, pieces=pieces)
-
-
-LARGE = ServeOptions(limits=LimitOptions(max_stop_strings=256, max_choices=128))

@@ -144,6 +144,13 @@ def test_null_means_left_out() -> None:
     assert request.max_tokens is None
 
 
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    request = parse(b'{"prompt": [[5.0, 6]], "max_tokens": 7.0, "temperature": 1}', CompletionRequest)
+    assert (request.prompt, request.max_tokens) == ([[5, 6]], 7)
+    assert refusal({"prompt": [5.5]}, CompletionRequest).param == "prompt[0]"
+    assert refusal({"prompt": [5.0, 6], "n": -1.0}, CompletionRequest).message == "n must be at least 1."
+
+
 class Incoming:
     def __init__(self, pieces: list[bytes], headers: Mapping[str, str] | None = None) -> None:
         self.headers = headers or {}

@@ -26,6 +26,8 @@ _Number = TypeVar("_Number", int, float)
 _LONG_TEXT = 20_000
 """Characters from which on tokenising goes to a thread: it would hold the other streams up."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
+_NO_TIME = re.compile(r"\s*-.*|[+0.]*s?|.*(inf|nan|_|e[+-]?\d).*|.*\s.*", re.IGNORECASE | re.DOTALL)
+"""What Python reads as a number and nobody means as a deadline."""
 _TRACE_HEADERS = ("traceparent", "tracestate")
 
 
@@ -115,6 +117,12 @@ def conditions_of(headers: Mapping[str, str], exchange: Exchange) -> Conditions:
     serving = exchange.serving
     deadlines = []
     if (text := headers.get("x-request-deadline")) is not None:
+        if _NO_TIME.fullmatch(text):
+            raise InvalidRequestError(
+                say("The deadline {text!r} leaves no time.", text=text[:64]),
+                hint=say("Write X-Request-Deadline as seconds above 0, or as a time as in ISO 8601."),
+                param="X-Request-Deadline",
+            )
         deadlines.append(parse_deadline(text, now=datetime.fromtimestamp(serving.now(), tz=UTC)))
     if longest_s := serving.options().limits.max_request_s:
         deadlines.append(longest_s)

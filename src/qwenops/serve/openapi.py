@@ -67,9 +67,9 @@ _REQUEST_HEADERS = [
     {
         "name": "X-Request-Deadline",
         "in": "header",
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": r"^([1-9][0-9]{0,5}(\.[0-9]{1,3})?|0\.[1-9][0-9]{0,2})s?$"},
         "example": "30",
-        "description": "Seconds, or a time as in ISO 8601, after which the caller has no use for an answer.",
+        "description": "Seconds (or a time as in ISO 8601) after which the caller has no use for an answer.",
     },
 ]
 
@@ -151,6 +151,16 @@ _ROUTES: dict[str, _Described] = {
 }
 
 
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "description": "`error` for an error, else left out."},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "JSON, or `[DONE]`."},
+    },
+    "required": ["data"],
+}
+
+
 def described(path: str) -> dict[str, Any]:
     """Return what FastAPI is told about the route at `path`."""
     route = _ROUTES[path]
@@ -181,7 +191,7 @@ def _success(route: _Described) -> dict[str, Any]:
         whole["example"] = EXAMPLES[route.reply]
     content = {"application/json": whole}
     if route.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"itemSchema": _EVENT}
     return {"description": "The answer.", "content": content, "headers": _REQUEST_ID_HEADER}
 
 

@@ -74,7 +74,32 @@ def parse(raw: bytes, model: type[_Body]) -> _Body:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise _explained(error.errors(include_url=False), data, model) from None
+        errors = error.errors(include_url=False)
+    if _take_whole_numbers(errors, data):
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+    raise _explained(errors, data, model)
+
+
+def _take_whole_numbers(errors: Sequence[ErrorDetails], data: Any) -> bool:
+    """Replace 5.0 by 5 where an integer is wanted, as JSON schema sees it; say whether there was any.
+
+    The models are strict and would refuse it; to look here, after a failure, costs those nothing who write 5.
+    """
+    found = False
+    for each in errors:
+        value = each["input"]
+        if each["type"] != "int_type" or not isinstance(value, float) or not value.is_integer():
+            continue
+        *steps, last = _path(each["loc"], data, kind="int_type")
+        place = data
+        for step in steps:
+            place = place[step]
+        place[last] = int(value)
+        found = True
+    return found
 
 
 _JSON_NAMES: dict[type, Text] = {

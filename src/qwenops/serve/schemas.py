@@ -284,8 +284,8 @@ class ChatRequest(SamplingFields):
 
 
 Prompts = (
-    str
-    | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
+    Annotated[str, Field(min_length=1)]
+    | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES)]
     | Annotated[list[TokenId], Field(min_length=1)]
     | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES)]
 )

@@ -5,12 +5,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from qwenops.models.artefact import Artefact
 from qwenops.models.convert import convert
 from qwenops.models.random import write_random_checkpoint
 from qwenops.models.spec import TINY, Scheme
 from tests.required import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 -- hooks of pytest
+
+settings.register_profile("qwenops", deadline=None)  # a busy machine is no failure
+settings.load_profile("qwenops")
 
 
 @pytest.fixture(scope="session")

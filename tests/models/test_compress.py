@@ -2,7 +2,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -96,7 +96,6 @@ def test_scales_too_small_for_half_precision_stay_single() -> None:
 
 
 @pytest.mark.reference
-@settings(deadline=None)  # the first call imports torch
 @given(arrays.arrays(np.float32, 64, elements=st.floats(-(2.0**127), 2.0**127, width=32)))
 def test_bf16_rounds_to_the_nearest(source: NDArray[np.float32]) -> None:
     torch = pytest.importorskip("torch")

@@ -25,6 +25,7 @@ from qwenops.text import say
 __all__ = ["Admission", "Priority", "Refusal", "Speed", "Ticket", "Work", "parse_deadline", "seconds_of"]
 
 _LONGEST_RETRY_S = 3600
+_LONGEST_DEADLINE_S = 7 * 86_400.0
 _RECENT_OUTPUTS = 32
 _Piece = TypeVar("_Piece")
 
@@ -72,7 +73,7 @@ def parse_deadline(text: str, *, now: datetime) -> float:
             left_s = math.nan
         else:
             left_s = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
-    if math.isnan(left_s):
+    if not math.isfinite(left_s):
         raise InvalidRequestError(
             say("The deadline {text!r} is neither seconds nor a time.", text=text[:64]),
             hint=say("Write X-Request-Deadline as `30` or as `2030-01-01T12:00:00Z`."),
@@ -219,7 +220,7 @@ class Admission:
 
     def retry_after_s(self) -> int:
         """Return whole seconds for the Retry-After header, from 1 to an hour: queued work by measured speed."""
-        return max(1, min(_LONGEST_RETRY_S, math.ceil(seconds_of(self.queued_work, self.speed()))))
+        return max(1, math.ceil(min(_LONGEST_RETRY_S, seconds_of(self.queued_work, self.speed()))))
 
     def reconfigure(self, limits: LimitOptions) -> None:
         """Take other limits over; those who wait already stay."""
@@ -280,7 +281,11 @@ class Admission:
             cost=seconds_of(Work(requests=1, prompt_tokens=prompt_tokens, output_tokens=expected), self.speed()),
         )
         now = asyncio.get_running_loop().time()
-        ticket = Ticket(entry=entry, arrived_s=arrived_s, deadline_s=None if deadline_s is None else now + deadline_s)
+        ticket = Ticket(
+            entry=entry,
+            arrived_s=arrived_s,
+            deadline_s=None if deadline_s is None else now + min(deadline_s, _LONGEST_DEADLINE_S),
+        )
         try:
             await self._turn(ticket)
         except QwenOpsError:

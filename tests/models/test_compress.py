@@ -2,7 +2,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from qwenops.errors import ConversionError, ModelLoadError
 from qwenops.models import compress
 from qwenops.models.compress import (
+    SMALLEST_SCALE,
     Layout,
     int4_scales,
     layout_of,
@@ -35,6 +36,8 @@ def _normal(rows: int, deviation: float = 0.02) -> NDArray[np.float32]:
     return deviation * np.random.default_rng(0).standard_normal((rows, 128), np.float32)
 
 
+@example(np.full((1, 128), 1e-37, np.float32))
+@example(np.full((2, 128), 2.0**-126, np.float32))
 @given(matrices)
 def test_int8_is_never_off_by_more_than_half_a_step(source: NDArray[np.float32]) -> None:
     piece = pack("w", source, INT8)
@@ -43,9 +46,11 @@ def test_int8_is_never_off_by_more_than_half_a_step(source: NDArray[np.float32])
     back = unpack(piece.data, piece.scales, INT8, source.shape)
     assert np.all(np.abs(back - source) <= 0.501 * piece.scales[:, None])
     peaks = np.abs(source).max(axis=1)
-    assert np.allclose(np.abs(back).max(axis=1), peaks, rtol=1e-6)
+    assert np.allclose(np.abs(back).max(axis=1), peaks, rtol=1e-6, atol=128 * SMALLEST_SCALE)
 
 
+@example(np.full((1, 128), -1e-37, np.float32))
+@example(np.full((2, 128), 2.0**-126, np.float32))
 @given(matrices)
 def test_int4_is_never_off_by_more_than_a_step_and_keeps_the_largest_of_each_group(
     source: NDArray[np.float32],
@@ -58,7 +63,7 @@ def test_int4_is_never_off_by_more_than_a_step_and_keeps_the_largest_of_each_gro
     steps = np.abs(back - source).reshape(*piece.scales.shape, -1) / np.abs(piece.scales)[..., None]
     assert steps.max() <= 1.01
     peaks = np.abs(source).reshape(-1, 2, 64).max(axis=-1)
-    assert np.allclose(np.abs(back).reshape(-1, 2, 64).max(axis=-1), peaks, rtol=2e-3)
+    assert np.allclose(np.abs(back).reshape(-1, 2, 64).max(axis=-1), peaks, rtol=2e-3, atol=8 * SMALLEST_SCALE)
 
 
 def test_an_error_on_normal_weights_is_what_theory_says() -> None:

@@ -32,6 +32,9 @@ LARGEST_ERROR_BF16 = 2.0**-8
 SMALLEST_F16_SCALE = 2.0**-14
 """Below this, float16 loses digits."""
 
+SMALLEST_SCALE = 2.0**-126
+"""Of float32 with all its digits. What would need a smaller one is stored as zeros."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -172,7 +175,7 @@ def _pack(source: "NDArray[np.float32]", layout: Layout) -> "tuple[NDArray[Any],
             return to_bf16(source), None
         case "i8":
             scales: NDArray[np.float32] = np.maximum(source.max(axis=1), -source.min(axis=1)) / np.float32(127)
-            scales[scales == 0] = 1
+            scales[np.abs(scales) < SMALLEST_SCALE] = 1
             steps = source * (np.float32(1) / scales)[:, None]
             return np.rint(steps, out=steps).astype(np.int8), scales
         case "i4":
@@ -191,7 +194,7 @@ def int4_scales(groups: "NDArray[np.float32]") -> "NDArray[np.float32]":
 
     high, low = groups.max(axis=-1), groups.min(axis=-1)
     scales: NDArray[np.float32] = np.where(high > -low, high, low) / np.float32(-8)
-    scales[scales == 0] = 1
+    scales[np.abs(scales) < SMALLEST_SCALE] = 1
     if np.abs(scales).min() >= SMALLEST_F16_SCALE:
         scales = scales.astype(np.float16).astype(np.float32)
     return scales

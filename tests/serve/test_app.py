@@ -118,6 +118,8 @@ async def test_the_times_of_a_record_are_those_of_the_clock_that_was_passed_in()
     record = served.records[0]
     assert record.ttft_s == pytest.approx(20 / 10 + 1 / 4), "the first token is half a character: no text yet"
     assert record.duration_s == pytest.approx(20 / 10 + 4 / 4)
+    assert record.last_s == pytest.approx(20 / 10 + 3 / 4), "the end of the text comes as a chunk of its own"
+    assert record.tpot_s == pytest.approx((3 - 1) / 4 / (4 - 1))
     assert json.loads(sent[1]["body"])["choices"][0]["text"] == "abc"
 
 

@@ -33,6 +33,8 @@ class RequestRecord:
     queue_s: float = 0.0
     ttft_s: float | None = None
     """From arrival to the first piece of the answer; None when there was none."""
+    last_s: float | None = None
+    """From arrival to the last piece of the answer, as it came from the engine; None when nobody looked."""
     duration_s: float = 0.0
     """From arrival to the last byte handed to the network."""
     finish_reason: str | None = None
@@ -45,10 +47,11 @@ class RequestRecord:
 
     @property
     def tpot_s(self) -> float | None:
-        """Time per output token after the first; None when there are fewer than two."""
+        """Time per output token after the first, whatever the network did; None when there are fewer than two."""
         if self.ttft_s is None or self.completion_tokens < 2:  # noqa: PLR2004 -- one interval needs two tokens
             return None
-        return (self.duration_s - self.ttft_s) / (self.completion_tokens - 1)
+        until_s = self.duration_s if self.last_s is None else self.last_s
+        return (until_s - self.ttft_s) / (self.completion_tokens - 1)
 
     def line(self) -> dict[str, Any]:
         """Return the fields of the log line: first those of the user's design, in their units, then ours."""

@@ -50,6 +50,7 @@ class Exchange:
         self.response_length = 0
         self.queue_s = 0.0
         self.first_s: float | None = None
+        self.last_s = 0.0
         self.finish_reason: str | None = None
         self.prompt: str | None = None
         self.response: list[str] | None = None
@@ -63,8 +64,9 @@ class Exchange:
     def saw(self, chunk: Chunk) -> None:
         """Take note of a chunk, in the moment it comes from the engine."""
         if chunk.text:
+            self.last_s = self.serving.clock()
             if self.first_s is None:
-                self.first_s = self.serving.clock()
+                self.first_s = self.last_s
             self.response_length += len(chunk.text)
             if self.response is not None:
                 self.response.append(chunk.text)
@@ -105,6 +107,7 @@ class Exchange:
             cached_tokens=self.cached_tokens,
             queue_s=self.queue_s,
             ttft_s=None if self.first_s is None else self.first_s - self.arrived_s,
+            last_s=None if self.first_s is None else self.last_s - self.arrived_s,
             duration_s=self.elapsed_s,
             finish_reason=self.finish_reason,
             stream=self.stream,

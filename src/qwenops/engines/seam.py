@@ -5,7 +5,7 @@ one definition. What an engine can do is data (`EngineInfo`), not methods. A new
 `engines.ENGINES`.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -71,6 +71,8 @@ class EngineInfo:
     structure: bool = False
     load_s: float = 0.0
     threads: int = 0
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What was decided from this machine, each with its reason in a sentence."""
     fallback_for: str = ""
     """The configured model, when this one serves in its place."""
     health: EngineHealth = field(default_factory=EngineHealth)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from qwenops.engines.openvino.sampling import Sampler, best_ids, choose, label_probabilities, log_sum_exp
+from qwenops.engines.openvino.sampling import Chosen, Sampler, best_ids, choose, label_probabilities, log_sum_exp
 from qwenops.errors import EngineError
 from qwenops.generation import SamplingParams
 
@@ -117,9 +117,7 @@ def test_requests_without_a_seed_take_one_from_the_given_entropy() -> None:
 def test_greedy_rows_take_the_largest_logit() -> None:
     rows = np.stack([row_of(each) for each in range(4)])
     expected = rows.argmax(axis=1).tolist()
-    found = choose(rows, [sampler(temperature=0.0) for _ in range(4)])
-    assert [each.token_id for each in found] == expected
-    assert all(each.logprob is None for each in found)
+    assert choose(rows, [sampler(temperature=0.0) for _ in range(4)]) == [Chosen(each) for each in expected]
 
 
 @settings(max_examples=50, deadline=None)
@@ -160,7 +158,8 @@ def test_log_probabilities_are_the_models_whatever_the_filters() -> None:
     row = row_of(8, 500)
     expected = row.astype(np.float64) - math.log(np.exp(row.astype(np.float64)).sum())
     tried = sampler(temperature=2.0, top_k=3, repetition_penalty=1.5, logprobs=4, logit_bias=((7, 50.0),))
-    found = choose(row[None].copy(), [tried])[0]
+    (found,) = choose(row[None].copy(), [tried])
+    assert isinstance(found, Chosen)
     assert found.token_id == 7
     assert found.logprob == pytest.approx(expected[7], abs=1e-4)
     best = np.argsort(-expected)[:4]
@@ -169,7 +168,8 @@ def test_log_probabilities_are_the_models_whatever_the_filters() -> None:
 
 
 def test_zero_log_probabilities_give_the_chosen_one_only() -> None:
-    found = choose(row_of(1)[None], [sampler(temperature=0.0, logprobs=0)])[0]
+    (found,) = choose(row_of(1)[None], [sampler(temperature=0.0, logprobs=0)])
+    assert isinstance(found, Chosen)
     assert found.logprob is not None
     assert found.logprob < 0
     assert found.top == ()
@@ -180,11 +180,12 @@ def test_the_log_of_a_sum_does_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_logits_that_are_no_numbers_raise(broken: float) -> None:
+def test_logits_that_are_no_numbers_fail_their_request_alone(broken: float) -> None:
     row = row_of(1, 300)
     row[5] = broken
-    with pytest.raises(EngineError, match="finite"):
-        choose(row[None], [sampler(temperature=0.0)])
+    spoilt, fine = choose(np.stack([row, row_of(2, 300)]), [sampler(temperature=0.0)] * 2)
+    assert isinstance(spoilt, EngineError)
+    assert fine == Chosen(int(row_of(2, 300).argmax()))
     with pytest.raises(EngineError, match="finite"):
         label_probabilities(row, (4, 5))
 
@@ -197,7 +198,7 @@ def test_a_mask_that_leaves_one_token_decides() -> None:
     for temperature in (0.0, 1.0):
         params = SamplingParams(temperature=temperature, top_k=0, top_p=0.5, seed=1)
         tried = Sampler(params, (), lambda: 0, Only())
-        assert choose(row_of(1, 300)[None], [tried])[0].token_id == 11
+        assert choose(row_of(1, 300)[None], [tried]) == [Chosen(11)]
 
 
 def test_label_probabilities_are_a_softmax_over_the_labels_alone() -> None:

@@ -131,28 +131,33 @@ class Sampler:
         return int(ids[min(at, len(ids) - 1)])
 
 
-def choose(rows: Row, samplers: Sequence[Sampler]) -> list[Chosen]:
+def choose(rows: Row, samplers: Sequence[Sampler]) -> list[Chosen | EngineError]:
     """Choose the next token of each row; `rows` is [len(samplers), vocabulary] and is overwritten.
 
-    Raises:
-        EngineError: A row has no finite maximum: the model's arithmetic failed.
+    A row without a finite maximum (the model's arithmetic failed), or whose grammar failed, gives an error in its
+    place and leaves the others alone.
     """
     largest = rows.argmax(axis=1)
-    if not np.isfinite(rows[np.arange(len(rows)), largest]).all():
-        raise _unusable()
-    chosen: list[Chosen] = []
-    for row, sampler, best in zip(rows, samplers, largest.tolist(), strict=True):
-        wanted = sampler.params.logprobs
+    finite = np.isfinite(rows[np.arange(len(rows)), largest])
+    return [
+        _choose_one(row, sampler, int(best)) if usable else _unusable()
+        for row, sampler, best, usable in zip(rows, samplers, largest, finite, strict=True)
+    ]
+
+
+def _choose_one(row: Row, sampler: Sampler, best: int) -> Chosen | EngineError:
+    wanted = sampler.params.logprobs
+    try:
         if wanted is None:
-            chosen.append(Chosen(best if sampler.plain else sampler.choose(row)))
-            continue
+            return Chosen(best if sampler.plain else sampler.choose(row))
         top = best_ids(row, wanted) if wanted else np.empty(0, np.int64)
         total = log_sum_exp(row)
         raw = row if sampler.plain else row.copy()
         token = best if sampler.plain else sampler.choose(row)
-        pairs = zip(top.tolist(), (raw[top].astype(np.float64) - total).tolist(), strict=True)
-        chosen.append(Chosen(token, float(raw[token]) - total, tuple(pairs)))
-    return chosen
+    except EngineError as error:
+        return error
+    pairs = zip(top.tolist(), (raw[top].astype(np.float64) - total).tolist(), strict=True)
+    return Chosen(token, float(raw[token]) - total, tuple(pairs))
 
 
 def best_ids(row: Row, count: int) -> NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """Run command lines in this process, as the door does, with a home of their own."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from qwenops.cli.door import run
+from qwenops.models.hub import HubOptions
+from qwenops.models.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,3 +44,12 @@ def qwenops(home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monke
         return Ran(code=code, out=out, err=err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def stocked_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a home whose store has `random:tiny`; its servers and keys are shared by the tests that use it."""
+    folder = tmp_path_factory.mktemp("stocked")
+    store = Store(root=folder / "models")
+    asyncio.run(store.pull("random:tiny", HubOptions(), lambda _progress: None))
+    return folder

@@ -76,6 +76,7 @@ async def perform(model: str, made: "Settings", stage: "Stage") -> tuple["Prepar
     with tempfile.TemporaryDirectory(prefix="qwenops-demo-") as folder:
         (Path(folder) / "empty.toml").touch()
         environ["QWENOPS_CONFIG"] = str(Path(folder) / "empty.toml")
+        environ["QWENOPS_SERVE_DRAIN_DELAY_S"] = "0"
         if "QWENOPS_HOME" in terminal.environ:
             environ["QWENOPS_HOME"] = terminal.environ["QWENOPS_HOME"]
         outcome = await show_serving(argv, environ, Path(folder) / "server.log", stage)
@@ -87,7 +88,8 @@ class Stage:
     """Where the demo is shown: everything on standard error but the figures at the end."""
 
     terminal: Terminal
-    _streamed: bool = field(default=False, init=False)
+    _streaming: bool = field(default=False, init=False)
+    """Whether the line of the streamed answer is still open."""
 
     def greet(self, model: str, made: "Settings") -> None:
         """Say what is about to be seen."""
@@ -119,6 +121,9 @@ class Stage:
 
     def progress(self) -> AbstractContextManager[Report]:
         """Show how far one step is."""
+        if self._streaming:
+            self._streaming = False
+            self.terminal.tell("\n")
         return self.terminal.progress()
 
     def prepared(self, prepared: "Prepared", made: "Settings") -> None:
@@ -146,8 +151,8 @@ class Stage:
         """Show a piece of the one answer that is streamed visibly."""
         if self.terminal.verbosity < 0:
             return
-        if not text and not self._streamed:
-            self._streamed = True
+        if not text:
+            self._streaming = True
             self.terminal.tell(say("  Streamed over HTTP, token by token:"))
             self.terminal.tell()
             print(f"    {question.messages[-1]['content']}\n    > ", end="", file=sys.stderr, flush=True)
@@ -155,9 +160,6 @@ class Stage:
 
     def show_outcome(self, prepared: "Prepared", outcome: "Outcome") -> None:
         """Print the figures."""
-        tell = self.terminal.tell
-        if self._streamed:
-            tell("\n")
         headings = (say("Request"), say("Prompt tokens"), say("Answer tokens"), say("TTFT"), say("Tokens/s"))
         self.terminal.show_table(headings, [self._row(answer) for answer in outcome.answers])
         self.terminal.show()

@@ -94,7 +94,8 @@ class Opening:
     terminal: Terminal
     report: Report
     _preparing: set["asyncio.Task[Prepared]"] = field(default_factory=set, init=False)
-    _first: "asyncio.Future[Prepared] | None" = field(default=None, init=False)
+    _first: "asyncio.Future[Any] | None" = field(default=None, init=False)
+    """The tokenizer of the first model that is there; those of a model and its fallback are the same."""
     _tell: "ReportPhase | None" = field(default=None, init=False)
 
     async def open(self, tell: "ReportPhase") -> "ServedModel":
@@ -116,8 +117,7 @@ class Opening:
         engine = ResilientEngine(candidate(self.wanted), candidate(fallback) if fallback else None)
         engine.start()
         try:
-            prepared = await self._first_prepared(engine)
-            tokenizer = await asyncio.to_thread(open_tokenizer, prepared)
+            tokenizer = await self._first_tokenizer(engine)
         except BaseException:
             for task in self._preparing:
                 task.cancel()
@@ -125,7 +125,7 @@ class Opening:
             raise
         return ServedModel(engine=engine, tokenizer=tokenizer, since_s=time.time())
 
-    async def _first_prepared(self, engine: "ResilientEngine") -> "Prepared":
+    async def _first_tokenizer(self, engine: "ResilientEngine") -> Any:
         """Wait until a model is there, or until the engine has given up, which raises."""
         assert self._first is not None  # noqa: S101 -- `open` made it
         ready = asyncio.ensure_future(engine.ready())
@@ -150,8 +150,9 @@ class Opening:
             prepared = await task
         finally:
             self._preparing.discard(task)
+        tokenizer = await asyncio.to_thread(open_tokenizer, prepared)
         if self._first is not None and not self._first.done():
-            self._first.set_result(prepared)
+            self._first.set_result(tokenizer)
         self._hearing(Phase.LOADING)(0.0, say("Loading the model"))
         made = dataclasses.replace(self.made, engine=options)
         return await open_engine(self.made.model.engine, engine_options(made, prepared))

@@ -120,10 +120,13 @@ class Terminal:
             TextColumn("{task.fields[detail]}", markup=False, style="dim"),
         )
         with Progress(*columns, console=self.console(sys.stderr), transient=True) as bar:
-            task = bar.add_task("", total=1.0, detail="")
+            task = bar.add_task("", total=1.0, detail="", visible=False)
 
             def report(fraction: float, doing: str, detail: str = "", /) -> None:
-                bar.update(task, completed=min(fraction, 1.0), description=self.said(doing), detail=detail)
+                # Nothing done yet may also mean that nobody can say: the bar pulses until there is a first part.
+                total = 1.0 if fraction > 0 else None
+                done = min(fraction, 1.0)
+                bar.update(task, total=total, completed=done, description=self.said(doing), detail=detail, visible=True)
 
             yield report
 

@@ -4,6 +4,8 @@ import asyncio
 import http.client
 import json
 import re
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +15,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from qwenops.engines.fake import FakeEngine, FakeTiming, ManualClock, Script
+from qwenops.engines.seam import EngineInfo
 from qwenops.generation import GenerationRequest
 from qwenops.observe.options import LogOptions
 from qwenops.serve.answering import prefers_chinese
@@ -263,3 +266,37 @@ def test_a_failing_script_still_leaves_one_record(start: Start) -> None:
     served = start(make_served(script=broken))
     assert post(served, CHAT, {**HELLO, "stream": True})[0] == 500
     assert len(served.wait_for_records(1)) == 1
+
+
+class Fallback(FakeEngine):
+    """A fake that stands in for another model."""
+
+    @property
+    def info(self) -> EngineInfo:
+        return replace(super().info, fallback_for="qwen3:1.7b")
+
+
+def test_a_fallback_answers_for_the_configured_model_and_says_so(start: Start) -> None:
+    served = make_served()
+    fallback = replace(served.serving.model(), engine=Fallback(model=MODEL))
+    object.__setattr__(served.serving, "model", lambda: fallback)
+    start(served)
+    for path, body in ((CHAT, HELLO), ("/v1/completions", {"prompt": "x"}), ("/api/v1/inference", {"text": "x"})):
+        status, answer, _ = post(served, path, {**body, "max_tokens": 1, "model": "qwen3:1.7b"})
+        assert status == 200
+        assert answer["model"] == answer["served_model"] == MODEL
+    assert get(served, "/v1/models")[1]["data"][0]["fallback_for"] == "qwen3:1.7b"
+    assert [record.model for record in served.records] == ["qwen3:1.7b"] * 3
+    assert {record.served_model for record in served.records} == {MODEL}
+
+
+def test_the_api_process_is_small_and_loads_no_engine() -> None:
+    code = (
+        "import sys, qwenops.serve.run;"
+        "print(any(name in sys.modules for name in ('openvino', 'numpy', 'torch', 'transformers', 'llguidance')));"
+        "print(int(open('/proc/self/statm').read().split()[1]) * 4096)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    heavy, resident_bytes = done.stdout.split()
+    assert heavy == "False"
+    assert int(resident_bytes) < 100 * 1024**2, "the tokenizer needs about 50 MiB of the 150 that are allowed"

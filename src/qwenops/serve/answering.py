@@ -181,6 +181,12 @@ def logprob_of(token: TokenLogprob) -> float:
     return max(token.logprob, _LEAST_LOGPROB)
 
 
+def answered_by(served: ServedModel) -> dict[str, str]:
+    """Return the fields that name the model; a fallback is named twice, so that nobody overlooks it."""
+    info = served.engine.info
+    return {"model": info.model, "served_model": info.model} if info.fallback_for else {"model": info.model}
+
+
 def fingerprint_of(served: ServedModel) -> str:
     """Return what changes when answers may change although the request does not."""
     info = served.engine.info

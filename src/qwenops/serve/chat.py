@@ -26,6 +26,7 @@ from qwenops.serve.answering import (
     Counts,
     answer_stream,
     answer_whole,
+    answered_by,
     begin,
     fingerprint_of,
     logprob_of,
@@ -130,7 +131,7 @@ class _Conversation:
             "id": self.id,
             "object": kind,
             "created": self.created,
-            "model": self.exchange.served_model,
+            **answered_by(self.plan.served),
             "system_fingerprint": self.fingerprint,
         }
 

@@ -13,6 +13,7 @@ from qwenops.serve.answering import (
     Counts,
     answer_stream,
     answer_whole,
+    answered_by,
     begin,
     fingerprint_of,
     logprob_of,
@@ -90,7 +91,7 @@ class _Completion:
             "id": self.id,
             "object": "text_completion",
             "created": self.created,
-            "model": self.exchange.served_model,
+            **answered_by(self.plan.served),
             "system_fingerprint": self.fingerprint,
         }
 

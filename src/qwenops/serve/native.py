@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from qwenops.generation import Chunk, Message, Messages, Prompt
-from qwenops.serve.answering import Counts, answer_whole, begin, note_prompt
+from qwenops.serve.answering import Counts, answer_whole, answered_by, begin, note_prompt
 from qwenops.serve.auth import AuthClass, Principal, guard
 from qwenops.serve.generating import Asked, Plan, choose_model, fit, length_of, plan_of, sampling_of, tokens_of
 from qwenops.serve.openapi import INFERENCE, MODEL_INFO, described
@@ -39,7 +39,7 @@ def native_router(serving: Serving) -> APIRouter:
             {
                 **answer.as_json(),
                 "response_time": exchange.elapsed_s,
-                "model": exchange.served_model,
+                **answered_by(plan.served),
                 "request_id": exchange.request_id,
             }
         )

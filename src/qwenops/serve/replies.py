@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+_FALLBACK = "The same, present only when it stands in for the configured model."
 Finish = Literal["stop", "length", "tool_calls"]
 
 
@@ -118,6 +119,7 @@ class ChatReply(Reply):
     object: Literal["chat.completion"]
     created: int
     model: str = Field(description="The model that answered.")
+    served_model: str | None = Field(None, description=_FALLBACK)
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: UsageReply
@@ -148,6 +150,7 @@ class CompletionReply(Reply):
     object: Literal["text_completion"]
     created: int
     model: str = Field(description="The model that answered.")
+    served_model: str | None = Field(None, description=_FALLBACK)
     system_fingerprint: str
     choices: list[CompletionChoice]
     usage: UsageReply
@@ -183,6 +186,7 @@ class InferenceReply(Reply):
     finish_reason: Literal["stop", "length"]
     response_time: float = Field(description="Seconds from the arrival of the request.")
     model: str = Field(description="The model that answered.")
+    served_model: str | None = Field(None, description=_FALLBACK)
     request_id: str
 
 

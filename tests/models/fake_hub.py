@@ -46,6 +46,8 @@ class FakeHub:
     commit: str = COMMIT
     pause_s: float = 0.0
     """Between the pieces of a body."""
+    short_commit_only: bool = False
+    """Whether ModelScope's listing names the commit by its first digits alone."""
     url: str = ""
     cdn_url: str = ""
     extra_files: list[dict[str, Any]] = field(default_factory=list)
@@ -84,9 +86,11 @@ class FakeHub:
         if self.token and f"Bearer {self.token}" != request.headers.get("Authorization"):
             raise web.HTTPUnauthorized
         repo = f"{request.match_info['owner']}/{request.match_info['name']}"
-        if repo not in self.repos:
-            raise web.HTTPNotFound
-        return self.repos[repo]
+        if repo in self.repos:
+            return self.repos[repo]
+        if request.path.startswith("/api/models/"):
+            raise web.HTTPUnauthorized(headers={"X-Error-Code": "RepoNotFound"})
+        raise web.HTTPNotFound
 
     def _fault(self, name: str) -> Fault:
         waiting = self.faults[name]
@@ -132,7 +136,10 @@ class FakeHub:
             for path, content in self._files(request).items()
         ]
         files.append({"Name": "onnx", "Path": "onnx", "Type": "tree", "Size": 0, "Sha256": ""})
-        data = {"Files": files, "LatestCommitter": {"Id": self.commit, "ShortId": self.commit[:8]}}
+        data = {
+            "Files": files,
+            "LatestCommitter": {"Id": "" if self.short_commit_only else self.commit, "ShortId": self.commit[:8]},
+        }
         return web.json_response({"Code": 200, "Data": data, "Message": "success", "Success": True})
 
     async def _resolve(self, request: web.Request) -> web.StreamResponse:

@@ -133,6 +133,19 @@ async def test_the_revision_that_was_asked_for_is_pinned(store: Store, hub: Fake
         await store.pull(f"hf:{REPO}@v9", options(hub), quiet)
 
 
+@pytest.mark.parametrize("prefix", ["hf", "ms"])
+async def test_a_repository_that_does_not_exist_is_said_to(store: Store, hub: FakeHub, prefix: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="no model some/thing"):
+        await store.pull(f"{prefix}:some/thing", options(hub), quiet)
+
+
+async def test_a_hub_that_names_no_whole_commit_is_asked_for_the_branch(store: Store, hub: FakeHub) -> None:
+    hub.short_commit_only = True
+    stored = await store.pull(f"ms:{REPO}", options(hub), quiet)
+    assert stored.revision == COMMIT[:8]
+    assert all("/resolve/master/" in each.path for each in hub.requests if "resolve" in each.path)
+
+
 async def test_a_download_that_is_cut_goes_on_where_it_stopped(store: Store, hub: FakeHub) -> None:
     hub.faults[WEIGHTS] = [Fault(cut_after=100_000), Fault(cut_after=50_000)]
     stored = await store.pull(NAME, options(hub), quiet)

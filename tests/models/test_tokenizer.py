@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,13 @@ def test_special_tokens_are_left_out_of_text_and_markers_are_kept(tokenizer: Tok
 def test_the_bytes_of_a_token_outside_the_vocabulary_are_empty(tokenizer: Tokenizer) -> None:
     assert [tokenizer.token_bytes(each) for each in (-1, 151_669, 151_935)] == [b"", b"", b""]
     assert tokenizer.token_bytes(IM_END) == b"<|im_end|>"
+
+
+def test_several_threads_may_use_it_at_once(tokenizer: Tokenizer) -> None:
+    prompts = [user(text * 20) for text in CORPUS] * 4
+    alone = [tokenizer.render(each) for each in prompts]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(tokenizer.render, prompts)) == alone
 
 
 def test_half_a_surrogate_pair_is_refused(tokenizer: Tokenizer) -> None:
@@ -281,6 +289,28 @@ class TestTemplatesOfModels:
         )
         opened = open_tokenizer(folder, now=lambda: datetime(2026, 11, 23, tzinfo=UTC))
         assert opened.render_text(user("Hi")) == "2026-11-23"
+
+    def test_what_published_templates_are_written_with_works(self, folder: Path) -> None:
+        (folder / "chat_template.jinja").write_text(
+            "{%- set ns = namespace(found=false, last=messages|length - 1) -%}\n"
+            "{%- for m in messages[::-1] -%}\n"
+            "    {%- if not ns.found and m.role == 'user' and not (m.content.startswith('<a>')) -%}\n"
+            "        {%- set ns.found = true -%}{%- set ns.last = (messages|length - 1) - loop.index0 -%}\n"
+            "    {%- endif -%}\n"
+            "{%- endfor -%}\n"
+            "{{- ns.last }} {{ messages[-1].content.split('</think>')[-1].lstrip('\\n') }}\n"
+            "{%- if messages[0].tool_calls is defined %} {{ messages[0].tool_calls[0].function.arguments | tojson }}"
+            "{%- endif %} {{ enable_thinking is defined and enable_thinking is false }}"
+        )
+        prompt = Messages(
+            messages=(
+                Message(role="assistant", content="", tool_calls=(ToolCall(id="1", name="f", arguments='{"é":1}'),)),
+                Message(role="user", content="question"),
+                Message(role="user", content="<a>"),
+                Message(role="assistant", content="<think>\nx\n</think>\n\nyes"),
+            )
+        )
+        assert open_tokenizer(folder).render_text(prompt) == '1 yes {"é": 1} True'
 
     def test_trimming_templates_trim_what_is_continued(self, folder: Path) -> None:
         (folder / "chat_template.jinja").write_text("{% for m in messages %}[{{ m.content | trim }}]{% endfor %}")

@@ -394,7 +394,8 @@ def _check_status(response: "aiohttp.ClientResponse", address: str) -> None:
     status = response.status
     if status in (200, 206):
         return
-    if status in (404, 410):
+    # Hugging Face says 401 for repositories that do not exist, so as not to tell which private ones do.
+    if status in (404, 410) or response.headers.get("X-Error-Code", "").endswith("NotFound"):
         raise FileNotFoundError(address)
     if status in (401, 403):
         raise DownloadError(

@@ -184,17 +184,19 @@ class ModelScope:
         return {"Authorization": f"Bearer {self.token}", "Cookie": f"m_session_id={self.token}"}
 
     async def listing(self, web: Web, repo: str, revision: str) -> Listing:
-        """See `Hub.listing`."""
+        """See `Hub.listing`. Asked for a commit, it lists no hashes, so the branch or tag is what it is asked for."""
         asked = revision or "master"
         query = urlencode({"Revision": asked, "Recursive": "true"})
         address = f"{self.url}/api/v1/models/{repo}/repo/files?{query}"
         data, _ = await _json(web, address, repo, revision, lambda answer: answer["Data"] | {})
         try:
-            commit = str((data.get("LatestCommitter") or {}).get("Id") or asked)
-            files = self._files(repo, commit, data["Files"])
+            latest = data.get("LatestCommitter") or {}
+            commit = str(latest.get("Id") or "")
+            files = self._files(repo, commit or asked, data["Files"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise _not_understood(self.url, repo) from error
-        return Listing(hub="ms", repo=repo, revision=commit, files=tuple(files))
+        revision = commit or str(latest.get("ShortId") or asked)
+        return Listing(hub="ms", repo=repo, revision=revision, files=tuple(files))
 
     def _files(self, repo: str, commit: str, found: Iterable[Mapping[str, Any]]) -> list[RemoteFile]:
         return [

@@ -15,7 +15,7 @@ import random
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
@@ -280,9 +280,15 @@ class Web:
 
     def _check_address(self, url: "yarl.URL") -> None:
         """Refuse a literal address of a private network; names are checked when they are resolved."""
-        with suppress(ValueError):
-            if self.guarded and url.host and not self.public(url.host):
-                raise _refused(url.host)
+        host = url.host or ""
+        literal = ":" in host or host.replace(".", "").isdigit()  # also 127.1 and 2130706433, which are not resolved
+        if self.guarded and literal:
+            try:
+                allowed = self.public(host)
+            except ValueError:
+                allowed = False
+            if not allowed:
+                raise _refused(host)
 
 
 @asynccontextmanager

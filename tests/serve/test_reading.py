@@ -7,7 +7,13 @@ from pydantic import BaseModel
 
 from qwenops.errors import BodyTooLargeError, InvalidRequestError
 from qwenops.serve.reading import UnsupportedMediaTypeError, parse, read_body
-from qwenops.serve.schemas import ChatRequest, CompletionRequest, InferenceRequest
+from qwenops.serve.schemas import (
+    IGNORED_FIELDS,
+    REFUSED_FIELDS,
+    ChatRequest,
+    CompletionRequest,
+    InferenceRequest,
+)
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -131,6 +137,21 @@ def test_a_field_that_resembles_nothing_gets_the_list_of_fields() -> None:
 def test_fields_of_openai_that_would_change_the_answer_are_refused_with_what_to_use() -> None:
     assert refusal({"messages": HELLO, "functions": []}).hint == "Use `tools`."
     assert refusal({"prompt": "x", "best_of": 2}, CompletionRequest).hint.startswith("Use `n`")
+
+
+def test_the_list_of_ignored_fields_is_the_one_of_the_description() -> None:
+    described = {
+        name
+        for model in (ChatRequest, CompletionRequest)
+        for name, field in model.model_fields.items()
+        if field.description == "Accepted and ignored."
+    }
+    assert described == set(IGNORED_FIELDS)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED_FIELDS))
+def test_no_refused_field_is_known(name: str) -> None:
+    assert not {name} & (set(ChatRequest.model_fields) | set(CompletionRequest.model_fields))
 
 
 def test_a_picture_is_refused_as_what_it_is() -> None:

@@ -161,6 +161,6 @@ def open_counting(options: EngineOptions, report: Report) -> Counting:
             flag.touch()
         case "loads slowly":
             time.sleep(0.3)
-            report(0.75, "Warming up.")
+            report(0.75, say("Warming up."))
             time.sleep(0.3)
     return Counting(options)

@@ -127,6 +127,7 @@ async def test_it_says_what_it_is_and_how_it_is(opened: Opener) -> None:
     assert refused.value.retry_after_s
     await until(lambda: engine.info.health.load_progress == 0.75)
     assert engine.info.health.reason == "Warming up."
+    assert isinstance(engine.info.health.reason, Text)  # so that it can be said in another language
     await engine.ready()
     info = engine.info
     assert (info.context_tokens, info.max_running, info.health.load_progress) == (100_000, 7, 1.0)
@@ -143,11 +144,12 @@ async def test_leaving_an_answer_cancels_it_in_the_child(opened: Opener) -> None
         assert (await anext(answer)).text == "1 "
         other = engine.generate(request("b", max_tokens=10_000))
         await anext(other)
-        await until(lambda: engine.info.health.running == 2)
-    await until(lambda: engine.info.health.running == 1)
+        assert engine.info.health.running == 2
+    assert engine.info.health.running == 1
+    await until(lambda: engine._stats["running"] == 1)
     await other.aclose()  # type: ignore[attr-defined] # it is an asynchronous generator
     assert await read(engine, request(max_tokens=2)) == "1 2 "
-    await asyncio.sleep(0.1)
+    await until(lambda: engine._stats["running"] == 0)
     steps = engine.info.health.preemptions
     await asyncio.sleep(0.1)
     assert engine.info.health.preemptions == steps

@@ -252,7 +252,7 @@ class FakeEngine:
 
     async def score(self, prompts: Sequence[Tokens], label_ids: Sequence[int]) -> list[tuple[float, ...]]:
         """Return probabilities that depend on prompt and labels alone, after the prefill's time."""
-        if len(label_ids) < 2 or any(not 0 <= each < VOCABULARY_SIZE for each in label_ids):  # noqa: PLR2004 -- two sides
+        if len(set(label_ids)) < 2 or any(not 0 <= each < VOCABULARY_SIZE for each in label_ids):  # noqa: PLR2004 -- two sides
             raise InvalidRequestError(
                 say("The labels {labels} are not two or more tokens of the vocabulary.", labels=list(label_ids)),
                 hint=say("Give two or more token ids from 0 to {last}.", last=VOCABULARY_SIZE - 1),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qwenops.engines.options import EngineOptions
-from qwenops.engines.wire import FrameReader, Parts, error_to_wire, frame, piece_to_wire, request_from_wire
+from qwenops.engines.wire import FrameReader, Parts, error_to_wire, frame, piece_to_wire, request_from_wire, worded
 from qwenops.errors import EngineCrashedError, EngineError, InsufficientMemoryError, ModelLoadError, QwenOpsError
 from qwenops.generation import Chunk, GenerationRequest, Tokens
 from qwenops.text import say
@@ -234,7 +234,7 @@ def _opened(link: Link, message: Parts) -> Stepper | None:
     """Open the stepper; a failure is told to the other side."""
 
     def report(progress: float, doing: str) -> None:
-        link.send("loading", progress, doing)
+        link.send("loading", progress, worded(doing))
 
     try:
         _, name, given = message
@@ -250,7 +250,7 @@ def _opened(link: Link, message: Parts) -> Stepper | None:
     except Exception as error:  # noqa: BLE001 -- the door: a native library may raise anything at a damaged file
         link.send("failed", error_to_wire(_unexpected(error, ModelLoadError)))
     else:
-        link.send("ready", facts, {"memory_bytes": resident_bytes(), **stepper.stats()})
+        link.send("ready", worded(facts), {"memory_bytes": resident_bytes(), **stepper.stats()})
         return stepper
     return None
 

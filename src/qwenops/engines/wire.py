@@ -158,17 +158,19 @@ def _restored(code: int, data: bytes) -> Any:
     raise ValueError(code)
 
 
-def _worded(value: Any) -> Any:
-    """Return a value of an error as plain data that remembers how a `Text` was made."""
+def worded(value: Any) -> Any:
+    """Return a value as plain data in which each `Text` remembers how it was made, so that it can be translated."""
     match value:
         case Text():
-            arguments = {name: _worded(each) for name, each in value.arguments.items()}
+            arguments = {name: worded(each) for name, each in value.arguments.items()}
             data = msgpack.packb(
                 (str(value), value.template, arguments), default=_extended, unicode_errors="surrogatepass"
             )
             return msgpack.ExtType(_TEXT, data)
         case list() | tuple():
-            return [_worded(each) for each in value]
+            return [worded(each) for each in value]
+        case Mapping():
+            return {name: worded(each) for name, each in value.items()}
         case _:
             return value
 
@@ -176,9 +178,9 @@ def _worded(value: Any) -> Any:
 def error_to_wire(error: QwenOpsError) -> Parts:
     """Return an error as plain data: class, message, hint, seconds until a retry, its own fields."""
     own = {
-        name: _worded(value) for name, value in vars(error).items() if name not in {"message", "hint", "retry_after_s"}
+        name: worded(value) for name, value in vars(error).items() if name not in {"message", "hint", "retry_after_s"}
     }
-    return [type(error).__name__, _worded(error.message), _worded(error.hint), error.retry_after_s, own]
+    return [type(error).__name__, worded(error.message), worded(error.hint), error.retry_after_s, own]
 
 
 @_understood

@@ -181,9 +181,12 @@ class WorkerEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """What runs, and how it is doing."""
-        known = self._stats if self._answers or self._scores else {**self._stats, "running": 0, "waiting": 0}
-        return replace(self._info, health=replace(self._health, **known))
+        """What runs, and how it is doing. Requests are counted here, so the counts are never late."""
+        in_flight = len(self._answers)
+        waiting = min(self._stats.get("waiting", 0), in_flight)
+        running = min(in_flight - waiting, self._info.max_running)
+        counts = {**self._stats, "running": running, "waiting": in_flight - running}
+        return replace(self._info, health=replace(self._health, **counts))
 
     @property
     def pid(self) -> int:

@@ -12,6 +12,7 @@ Every piece is packed, unpacked again from its bytes, and compared with its sour
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from qwenops.errors import ConversionError, ModelLoadError
@@ -277,3 +278,20 @@ def weight_node(
     if grouped:
         node = ops.reshape(node, ops.constant(list(shape)), special_zero=False)
     return node if kind == "f32" else ops.convert(node, "f32")
+
+
+def keep_packed(model_xml: Path) -> None:
+    """Mark every widening of bf16 weights in a saved model, so that OpenVINO leaves it to the kernels.
+
+    Without the mark it widens all of them to float32 when it loads the model. Its Python interface cannot set it.
+    """
+    from xml.etree import ElementTree as ET
+
+    tree = ET.parse(model_xml)  # noqa: S314 -- a file that we wrote
+    for layer in tree.iter("layer"):
+        port = layer.find("input/port")
+        if layer.get("type") == "Convert" and port is not None and port.get("precision") == "BF16":
+            facts = ET.Element("rt_info")
+            facts.append(ET.Element("attribute", name="decompression", version="0"))
+            layer.insert(1, facts)
+    tree.write(model_xml, encoding="utf-8", xml_declaration=True)

@@ -36,6 +36,7 @@ from qwenops.models.compress import (
     Layout,
     Piece,
     TensorError,
+    keep_packed,
     layout_of,
     pack,
     stored_scales,
@@ -183,6 +184,7 @@ def _save(spec: ModelSpec, stored: list[_Stored], scratch: Path, folder: Path) -
         ov.save_model(model, folder / MODEL_XML, compress_to_fp16=False)
     except RuntimeError as error:
         raise _unwritten(folder, scratch.stat().st_size) from error
+    keep_packed(folder / MODEL_XML)
     if (folder / MODEL_BIN).stat().st_size < sum(
         each.layout.num_bytes(each.tensor.num_elements) for each in stored if len(each.tensor.shape) > 1
     ):

@@ -103,6 +103,7 @@ class TestRandomModels:
         assert store.list() == ()
 
 
+@pytest.mark.slow
 class TestFolders:
     """A folder outside the store is used as it lies, and never touched."""
 
@@ -120,7 +121,6 @@ class TestFolders:
         assert store.remove(str(folder)) >= artefact.num_bytes
         assert sorted(folder.iterdir()) == before
 
-    @pytest.mark.slow
     def test_a_folder_that_changed_is_another_model(self, store: Store, folder: Path) -> None:
         first = store.resolve(str(folder))
         first_artefact = store.artefact(first, Scheme.INT8, silent)

@@ -249,75 +249,13 @@ def test_a_conversation_without_messages_is_refused(tokenizer: Tokenizer) -> Non
         tokenizer.render(Messages(messages=()))
 
 
-class TestTemplatesOfModels:
-    """A model may bring its own template."""
-
-    @pytest.fixture
-    def folder(self, tokenizer_folder: Path, tmp_path: Path) -> Path:
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            (tmp_path / name).write_bytes((tokenizer_folder / name).read_bytes())
-        return tmp_path
-
-    def test_a_template_inside_the_configuration_is_used(self, folder: Path) -> None:
-        config = json.loads((folder / "tokenizer_config.json").read_text())
-        (folder / "tokenizer_config.json").write_text(
-            json.dumps({**config, "chat_template": "{{ messages[0].content }}!"})
-        )
-        assert open_tokenizer(folder).render_text(user("Hi")) == "Hi!"
-
-    def test_a_refusal_by_the_template_is_the_callers_error(self, folder: Path) -> None:
-        (folder / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
-        with pytest.raises(InvalidRequestError, match="roles must alternate"):
-            open_tokenizer(folder).render(user("Hi"))
-
-    def test_a_template_cannot_reach_into_python(self, folder: Path) -> None:
-        (folder / "chat_template.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}")
-        with pytest.raises(InvalidRequestError, match="refuses"):
-            open_tokenizer(folder).render(user("Hi"))
-
-    def test_a_template_that_is_no_template_is_a_damaged_model(self, folder: Path) -> None:
-        (folder / "chat_template.jinja").write_text("{% for %}")
-        with pytest.raises(ModelLoadError, match="line 1"):
-            open_tokenizer(folder)
-
-    def test_a_template_may_ask_for_the_date_and_mark_what_was_generated(self, folder: Path) -> None:
-        from datetime import UTC, datetime
-
-        (folder / "chat_template.jinja").write_text(
-            "{% generation %}{{ strftime_now('%Y-%m-%d') }}{% endgeneration %}"
-            "{% for m in messages %}{% break %}{% endfor %}"
-        )
-        opened = open_tokenizer(folder, now=lambda: datetime(2026, 11, 23, tzinfo=UTC))
-        assert opened.render_text(user("Hi")) == "2026-11-23"
-
-    def test_what_published_templates_are_written_with_works(self, folder: Path) -> None:
-        (folder / "chat_template.jinja").write_text(
-            "{%- set ns = namespace(found=false, last=messages|length - 1) -%}\n"
-            "{%- for m in messages[::-1] -%}\n"
-            "    {%- if not ns.found and m.role == 'user' and not (m.content.startswith('<a>')) -%}\n"
-            "        {%- set ns.found = true -%}{%- set ns.last = (messages|length - 1) - loop.index0 -%}\n"
-            "    {%- endif -%}\n"
-            "{%- endfor -%}\n"
-            "{{- ns.last }} {{ messages[-1].content.split('</think>')[-1].lstrip('\\n') }}\n"
-            "{%- if messages[0].tool_calls is defined %} {{ messages[0].tool_calls[0].function.arguments | tojson }}"
-            "{%- endif %} {{ enable_thinking is defined and enable_thinking is false }}"
-        )
-        prompt = Messages(
-            messages=(
-                Message(role="assistant", content="", tool_calls=(ToolCall(id="1", name="f", arguments='{"é":1}'),)),
-                Message(role="user", content="question"),
-                Message(role="user", content="<a>"),
-                Message(role="assistant", content="<think>\nx\n</think>\n\nyes"),
-            )
-        )
-        assert open_tokenizer(folder).render_text(prompt) == '1 yes {"é": 1} True'
-
-    def test_trimming_templates_trim_what_is_continued(self, folder: Path) -> None:
-        (folder / "chat_template.jinja").write_text("{% for m in messages %}[{{ m.content | trim }}]{% endfor %}")
-        prompt = Messages(
-            messages=(Message(role="user", content="a"), Message(role="assistant", content="b  ")), continue_final=True
-        )
-        assert open_tokenizer(folder).render_text(prompt) == "[a][b"
+def test_a_template_inside_the_configuration_is_used(tokenizer_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((tokenizer_folder / "tokenizer.json").read_bytes())
+    config = json.loads((tokenizer_folder / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({**config, "chat_template": "{{ messages[0].content }}!"})
+    )
+    assert open_tokenizer(tmp_path).render_text(user("Hi")) == "Hi!"
 
 
 class TestDamagedFolders:

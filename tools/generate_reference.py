@@ -1,14 +1,16 @@
-"""Write the reference pages from the code: commands, options, errors, metrics.
+"""Write the reference pages from the code: commands, options, errors, metrics, HTTP API.
 
 python tools/generate_reference.py            # write docs/reference/*.md
 python tools/generate_reference.py --check    # change nothing; exit 1 when a page is out of date
 """
 
 import argparse
+import asyncio
 import difflib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,10 +19,17 @@ from qwenops.cli.terminal import Terminal
 from qwenops.config import all_options
 from qwenops.errors import QwenOpsError, error_classes
 from qwenops.observe.metrics import Metrics
+from qwenops.observe.options import LogOptions
 from qwenops.options import possible_values, show_value
+from qwenops.serve.auth import KeyRing
+from qwenops.serve.openapi import complete
+from qwenops.serve.options import ServeOptions
+from qwenops.serve.schemas import IGNORED_FIELDS, REFUSED_FIELDS
+from qwenops.serve.site import Farewell, build_site
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WIDTH = 88
+MANY = 10**9
 NOTE = "<!-- Written by tools/generate_reference.py; change the code instead. -->"
 
 
@@ -128,6 +137,72 @@ def metrics_page() -> str:
     )
 
 
+def api_page() -> str:
+    """Return the page of all HTTP routes, from the server's own description."""
+    document = asyncio.run(api_description())
+    shapes = document["components"]["schemas"]
+    parts = [
+        NOTE,
+        "# HTTP API",
+        (
+            "A running server describes itself at `/openapi.json` (OpenAPI 3.1). Every error has the shape of "
+            "`ErrorReply`: OpenAI's, with a `hint` beside the message; `X-Request-Id` names the request in the log. "
+            "Errors are told in Chinese to those whose `Accept-Language` prefers it. With `stream` an answer comes as "
+            "server-sent events; one that fails after its beginning ends with an event of the type `error` and "
+            "without `[DONE]`. An unknown field is refused with the nearest known one."
+        ),
+        "## Routes",
+        table(("route", "meaning", "answers"), list(api_routes(document))),
+    ]
+    for name in ("InferenceRequest", "ChatRequest", "CompletionRequest", "InferenceReply", "ModelInfoReply"):
+        parts += [f"## `{name}`", table(("field", "type", "meaning"), list(api_fields(shapes[name])))]
+    parts += [
+        "## Fields of OpenAI without effect",
+        table(("field", "why"), [(f"`{name}`", why) for name, why in IGNORED_FIELDS.items()]),
+        "## Fields of OpenAI that are refused",
+        table(("field", "in its place"), [(f"`{name}`", why) for name, why in REFUSED_FIELDS.items()]),
+    ]
+    return "\n\n".join(parts)
+
+
+async def api_description() -> dict[str, Any]:
+    """Return what a server without keys and without an engine says of itself."""
+    site = build_site(ServeOptions(log=LogOptions(destination="off")), KeyRing())
+    if not isinstance(site.app, Farewell):
+        raise TypeError(site.app)
+    return complete(site.app.app)
+
+
+def api_routes(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each route."""
+    for path, operations in sorted(document["paths"].items()):
+        for method, operation in operations.items():
+            statuses = ", ".join(sorted(operation["responses"]))
+            yield f"`{method.upper()} {path}`", operation.get("summary", ""), statuses
+
+
+def api_fields(shape: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each field of a body."""
+    required = set(shape.get("required", ()))
+    for name, field in shape["properties"].items():
+        said = field.get("description", "")
+        yield f"`{name}`", api_type(field), f"**Required.** {said}".strip() if name in required else said
+
+
+def api_type(field: dict[str, Any]) -> str:
+    """Say in a few words what a field may hold."""
+    choices = field.get("anyOf") or field.get("oneOf")
+    if choices:
+        return " or ".join(dict.fromkeys(api_type(each) for each in choices if each.get("type") != "null"))
+    if "enum" in field or "const" in field:
+        return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    word = str(field.get("$ref", "").rpartition("/")[2] or field.get("type", "any"))
+    low, high = field.get("minimum"), field.get("maximum")
+    if low is not None and abs(low) < MANY:
+        word += f" {low:,} to {high:,}" if high is not None and high < MANY else f" from {low:,}"
+    return word
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]
@@ -141,6 +216,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "options.md": options_page,
     "errors.md": errors_page,
     "metrics.md": metrics_page,
+    "api.md": api_page,
 }
 
 

@@ -52,7 +52,7 @@ def create_app(serving: Serving, *, routers: Sequence[APIRouter] = ()) -> FastAP
         openapi_url=None,
     )
     app.state.keys = serving.keys
-    for router in (openai_router(serving), native_router(serving), _description_router(app, serving), *routers):
+    for router in (openai_router(serving), native_router(serving), _description_router(app), *routers):
         app.include_router(router)
     app.add_exception_handler(QwenOpsError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -65,12 +65,12 @@ def create_app(serving: Serving, *, routers: Sequence[APIRouter] = ()) -> FastAP
     return app
 
 
-def _description_router(app: FastAPI, serving: Serving) -> APIRouter:
+def _description_router(app: FastAPI) -> APIRouter:
     router = APIRouter()
 
     @router.get("/openapi.json", include_in_schema=False, response_model=None)
     async def description(_: Annotated[Principal, Depends(guard(AuthClass.PUBLIC))]) -> Response:
-        return JSONResponse(complete(app, serving))
+        return JSONResponse(complete(app))
 
     return router
 

@@ -218,8 +218,9 @@ def _shapes() -> dict[str, Any]:
     return shapes
 
 
-def complete(app: FastAPI, serving: Serving) -> dict[str, Any]:
-    """Return the whole description of an app."""
+def complete(app: FastAPI) -> dict[str, Any]:
+    """Return the whole description of an app that `create_app` made."""
+    serving: Serving = app.state.serving
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, openapi_version="3.1.0"
     )

@@ -41,8 +41,10 @@ MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 MAX_TOKEN_ID = 999_999
 _INT64 = 2**63 - 1
+_TOP_P = "Probability mass kept."
 
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
+Stop = StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)]
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -69,21 +71,21 @@ class SamplingFields(Wire):
         None, ge=1, le=_INT64, description="Longest answer. What exceeds the room in the context is cut to it."
     )
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy.")
-    top_p: float | None = Field(None, ge=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1, description=_TOP_P)
     top_k: int | None = Field(None, ge=-1, le=1_000_000, description="0 and -1 keep every token.")
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, ge=0.1, le=10)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    min_p: float | None = Field(None, ge=0, le=1, description="Least probability kept, relative to the best.")
+    repetition_penalty: float | None = Field(None, ge=0.1, le=10, description="Above 1 discourages repetition.")
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="Subtracted once for a token that came.")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="Subtracted each time a token came.")
     seed: int | None = Field(None, ge=-_INT64, le=_INT64, description="Equal seeds give equal answers.")
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    stop: Stop | None = Field(None, description="The answer ends before the first of these.")
     ignore_eos: bool | None = Field(None, description="Go on after the end of the text; for load tests.")
     logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], Bias] | None = Field(
         None, max_length=1024, description="Token id to what is added to its logit."
     )
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Number of answers.")
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream: bool | None = Field(None, description="Send the answer as it is made, as server-sent events.")
+    stream_options: StreamOptions | None = Field(None, description="`include_usage` adds the usage at the end.")
     user: str | None = Field(None, description="Accepted and ignored.")
     metadata: dict[str, JsonValue] | None = Field(None, description="Accepted and ignored.")
     store: bool | None = Field(None, description="Accepted and ignored.")
@@ -222,7 +224,7 @@ ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Fie
 class TemplateOptions(Wire):
     """Options of the chat template."""
 
-    enable_thinking: bool | None = None
+    enable_thinking: bool | None = Field(None, description="Let the model think first; off when left out.")
 
 
 _CHAT_EXAMPLES: list[JsonValue] = [
@@ -263,20 +265,24 @@ class ChatRequest(SamplingFields):
 
     model_config = ConfigDict(json_schema_extra={"examples": _CHAT_EXAMPLES})
 
-    messages: list[AnyMessage] = Field(min_length=1, max_length=2048)
+    messages: list[AnyMessage] = Field(min_length=1, max_length=2048, description="The conversation so far.")
     max_completion_tokens: int | None = Field(None, ge=1, le=_INT64, description="The newer name of `max_tokens`.")
     logprobs: bool | None = Field(None, description="Give each token's log-probability.")
     top_logprobs: int | None = Field(
         None, ge=0, le=MAX_TOP_LOGPROBS, description="Also those of the best others; implies `logprobs`."
     )
-    response_format: ResponseFormat | None = None
-    tools: list[ToolDefinition] | None = Field(None, max_length=128)
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = Field(
+        None, description="The answer is held to it while it is written; excludes thinking."
+    )
+    tools: list[ToolDefinition] | None = Field(None, max_length=128, description="What the model may call.")
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = Field(
+        None, description="`required` and a named tool hold the answer to a call; they exclude thinking."
+    )
+    parallel_tool_calls: bool | None = Field(None, description="False ends the answer with its first call.")
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
         None, description="`none` switches thinking off, any other on."
     )
-    chat_template_kwargs: TemplateOptions | None = None
+    chat_template_kwargs: TemplateOptions | None = Field(None, description="Goes before `reasoning_effort`.")
     continue_final_message: bool | None = Field(None, description="Continue the last message of the assistant.")
     verbosity: str | None = Field(None, description="Accepted and ignored.")
     modalities: list[Literal["text"]] | None = Field(None, description="Accepted and ignored.")
@@ -302,7 +308,9 @@ class CompletionRequest(SamplingFields):
     model_config = ConfigDict(json_schema_extra={"examples": _COMPLETION_EXAMPLES})
 
     prompt: Prompts = Field(description="Text, texts, tokens, or lists of tokens; no template is applied.")
-    logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    logprobs: int | None = Field(
+        None, ge=0, le=MAX_TOP_LOGPROBS, description="Give log-probabilities, and those of so many others."
+    )
     echo: bool | None = Field(None, description="Put the prompt before the answer; not together with `logprobs`.")
 
 
@@ -321,10 +329,10 @@ class InferenceRequest(Wire):
     text: str = Field(min_length=1, description="What the person says.")
     max_tokens: int | None = Field(None, ge=1, le=_INT64, description="Longest answer.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy.")
-    top_p: float | None = Field(None, ge=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1, description=_TOP_P)
     top_k: int | None = Field(None, ge=-1, le=1_000_000, description="0 and -1 keep every token.")
-    seed: int | None = Field(None, ge=-_INT64, le=_INT64)
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    seed: int | None = Field(None, ge=-_INT64, le=_INT64, description="Equal seeds give equal answers.")
+    stop: Stop | None = Field(None, description="The answer ends before the first of these.")
     system: str | None = Field(None, description="What the assistant is told to be.")
     enable_thinking: bool | None = Field(None, description="Let the model think first; off when left out.")
     model: str | None = Field(None, description="Name of the model; the served one when left out.")

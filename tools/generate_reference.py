@@ -183,7 +183,7 @@ def api_routes(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def api_fields(shape: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield a row for each field of a body."""
-    required = set(shape.get("required", ()))
+    required = set() if shape["title"].endswith("Reply") else set(shape.get("required", ()))
     for name, field in shape["properties"].items():
         said = field.get("description", "")
         yield f"`{name}`", api_type(field), f"**Required.** {said}".strip() if name in required else said

@@ -13,14 +13,16 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 from qwenops.errors import DownloadError, ModelLoadError, ModelNotFoundError
-from qwenops.models.download import Web
 from qwenops.models.spec import ModelSpec
 from qwenops.options import Unit, option
 from qwenops.text import say
+
+if TYPE_CHECKING:
+    from qwenops.models.download import Web  # it brings asyncio, which `qwenops --help` does not need
 
 T = TypeVar("T")
 
@@ -119,7 +121,7 @@ class Hub(Protocol):
         """What it, and no other host, is sent along: the token."""
         ...
 
-    async def listing(self, web: Web, repo: str, revision: str) -> Listing:
+    async def listing(self, web: "Web", repo: str, revision: str) -> Listing:
         """List the files of a repository.
 
         Raises:
@@ -141,7 +143,7 @@ class HuggingFace:
         """The token, where there is one."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
-    async def listing(self, web: Web, repo: str, revision: str) -> Listing:
+    async def listing(self, web: "Web", repo: str, revision: str) -> Listing:
         """See `Hub.listing`."""
         api = f"{self.url}/api/models/{repo}"
         asked = f"{api}/revision/{quote(revision or 'main', safe='')}"
@@ -183,7 +185,7 @@ class ModelScope:
             return {}
         return {"Authorization": f"Bearer {self.token}", "Cookie": f"m_session_id={self.token}"}
 
-    async def listing(self, web: Web, repo: str, revision: str) -> Listing:
+    async def listing(self, web: "Web", repo: str, revision: str) -> Listing:
         """See `Hub.listing`. Asked for a commit, it lists no hashes, so the branch or tag is what it is asked for."""
         asked = revision or "master"
         query = urlencode({"Revision": asked, "Recursive": "true"})
@@ -265,7 +267,7 @@ def _checked_path(path: Any) -> str:
 
 
 async def _json(
-    web: Web, address: str, repo: str, revision: str, understand: Callable[[Any], T]
+    web: "Web", address: str, repo: str, revision: str, understand: Callable[[Any], T]
 ) -> tuple[T, str | None]:
     """Ask a hub; returns what its answer means and the address of the next page."""
     try:

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 from aiohttp.web import Request
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from qwenops.errors import (
     DownloadError,
@@ -29,8 +31,9 @@ from qwenops.errors import (
 from qwenops.models.download import is_public
 from qwenops.models.hub import HubOptions, with_environment
 from qwenops.models.progress import Progress
-from qwenops.models.spec import TINY
+from qwenops.models.spec import TINY, Scheme
 from qwenops.models.store import Store
+from qwenops.models.tokenizer import open_tokenizer
 from tests.models.fake_hub import COMMIT, FakeHub, Fault
 
 NAME = "qwen3:0.6b"
@@ -82,6 +85,10 @@ def quiet(_progress: Progress) -> None:
 def begin_of(request: Request) -> int:
     """Return the first byte that a request asked for."""
     return int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def weights_of(hub: FakeHub) -> bytes:
@@ -472,3 +479,50 @@ async def test_hugging_faces_own_client_understands_this_hub(hub: FakeHub, tmp_p
         huggingface_hub.snapshot_download, REPO, endpoint=hub.url, local_dir=tmp_path, token=False
     )
     assert (Path(found) / "config.json").read_bytes() == hub.repos[REPO]["config.json"]
+
+
+def faults() -> st.SearchStrategy[Fault]:
+    """Return anything that may go wrong with one request for a file of 300,000 bytes."""
+    places = st.integers(0, 300_000)
+    return st.builds(
+        Fault,
+        cut_after=st.none() | places,
+        status=st.none() | st.sampled_from([206, 408, 416, 429, 500, 503]),
+        body=st.none() | st.sampled_from([bytes(300_000), b"", b"short", bytes(300_001)]),
+        ignore_range=st.booleans(),
+        range_as_200=st.booleans(),
+        etag=st.none() | st.sampled_from(['"old"', 'W/"weak"', ""]),
+    )
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(troubles=st.lists(faults(), max_size=6))
+def test_whatever_goes_wrong_a_file_is_right_or_it_is_not_there(tmp_path: Path, troubles: list[Fault]) -> None:
+    store = Store(root=tmp_path / "models", environ={})
+    shutil.rmtree(store.root, ignore_errors=True)
+
+    async def pull_twice() -> None:
+        async with FakeHub(repos={REPO: model_files()}).running() as hub:
+            hub.faults[WEIGHTS] = troubles
+            try:
+                await store.pull(NAME, options(hub), quiet)
+            except QwenOpsError:
+                with pytest.raises(ModelNotFoundError):
+                    store.resolve(NAME)
+            hub.faults[WEIGHTS] = []
+            await store.pull(NAME, options(hub), quiet)
+            store.verify(NAME)
+
+    asyncio.run(pull_twice())
+
+
+@pytest.mark.slow
+async def test_a_true_model_is_pulled_converted_and_its_tokenizer_opened(
+    store: Store, hub: FakeHub, tiny_checkpoint: Path
+) -> None:
+    hub.repos["some/tiny"] = contents_of(tiny_checkpoint)
+    stored = await store.pull("ms:some/tiny", options(hub), quiet)
+    artefact = await asyncio.to_thread(store.artefact, stored, Scheme.INT8, lambda _fraction, _what: None)
+    assert artefact.sha256 == stored.sha256
+    assert open_tokenizer(artefact.folder).eos_token_ids == open_tokenizer(tiny_checkpoint).eos_token_ids

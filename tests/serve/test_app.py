@@ -24,6 +24,7 @@ from qwenops.serve.auth import KeyRing, auth_class_of
 from qwenops.serve.options import ServeOptions
 from qwenops.serve.replies import ErrorReply
 from qwenops.state.keys import ApiKey, KeyLimits, digest
+from qwenops.text import translator
 from tests.serve.conftest import MODEL, Served, Start, make_served, scripted
 from tests.serve.test_faults import CHAT, HELLO, post
 
@@ -230,6 +231,15 @@ def test_errors_are_told_in_chinese_with_the_same_code(start: Start) -> None:
     assert served.wait_for_records(2)[0].error == "The field temprature is not known."
 
 
+def test_the_catalogue_that_is_shipped_speaks_chinese_to_the_last_word(start: Start) -> None:
+    served = start(make_served(translate=lambda _, template: translator("zh")(template)))
+    _, answer, _ = post(served, CHAT, {**HELLO, "stop": 5}, {"Accept-Language": "zh"})
+    assert answer["error"]["param"] == "stop"
+    words = re.sub(r"/openapi\.json|stop", "", answer["error"]["message"] + answer["error"]["hint"])
+    assert not re.search(r"[A-Za-z]", words)
+    assert re.search(r"[一-鿿]", words)
+
+
 def test_what_is_not_there_is_said_in_the_shape_of_all_errors(server: Served) -> None:
     for path, expected in (("/nothing", 404), (CHAT, 405), ("/docs", 404)):
         status, answer = get(server, path)
@@ -290,6 +300,7 @@ def test_a_fallback_answers_for_the_configured_model_and_says_so(start: Start) -
     assert {record.served_model for record in served.records} == {MODEL}
 
 
+@pytest.mark.slow
 def test_the_api_process_is_small_and_loads_no_engine() -> None:
     code = (
         "import sys, qwenops.serve.run;"

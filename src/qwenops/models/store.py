@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qwenops.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError
@@ -142,8 +142,9 @@ class Store:
         names = (wanted.source,) if wanted.source in hubs else order
         for number, hub_name in enumerate(names):
             hub = hubs[hub_name]
+            patience = options if number + 1 == len(names) else _impatient(options)
             try:
-                async with open_web(hub.url, hub.headers, options, environ=self.environ, public=self.public) as web:
+                async with open_web(hub.url, hub.headers, patience, environ=self.environ, public=self.public) as web:
                     await self._pull_from(wanted, hub, web, options.parallel, report)
             except (DownloadError, ModelNotFoundError) as error:
                 if number + 1 == len(names):
@@ -488,6 +489,11 @@ def _stored(manifest: Manifest, folder: Path) -> StoredModel:
         sha256=source_sha256(manifest.hashes),
         manifest=manifest,
     )
+
+
+def _impatient(options: HubOptions) -> HubOptions:
+    """Where another hub can go on, a hub that is blocked or down should not cost minutes."""
+    return replace(options, attempts=min(2, options.attempts), connect_timeout_s=min(5.0, options.connect_timeout_s))
 
 
 def _part(incoming: Path, file: RemoteFile) -> Path:

@@ -281,22 +281,30 @@ def possible_values(kind: Any, spec: OptionSpec) -> str:
     """Say in a few words what an option may be: `one of u8, bf16, f32`, `a number from 1 to 65535`."""
     if spec.choices:
         return say("one of {choices}", choices=", ".join(spec.choices))
-    kinds = {bool} & {kind, *get_args(kind)}
-    if kinds:
-        return say("true or false")
-    words = {
-        Unit.SECONDS: say("a duration such as 30s or 10m"),
-        Unit.BYTES: say("a size such as 4GiB"),
-        Unit.TOKENS: say("a number of tokens"),
-        Unit.NONE: say("a number") if {int, float} & {kind, *get_args(kind)} else say("text"),
-    }
-    word = words[spec.unit]
+    word = _kind_of_value(kind, spec.unit)
     if spec.minimum is not None and spec.maximum is not None:
         low, high = plain_value(spec.minimum, spec), plain_value(spec.maximum, spec)
         return say("{what} from {low} to {high}", what=word, low=low, high=high)
     if spec.minimum is not None:
         return say("{what}, at least {low}", what=word, low=plain_value(spec.minimum, spec))
     return word
+
+
+def _kind_of_value(kind: Any, unit: Unit) -> str:
+    kinds = {kind, *get_args(kind)}
+    if bool in kinds:
+        return say("true or false")
+    if Path in kinds:
+        return say("a path")
+    if get_origin(kind) is tuple:
+        return say("texts with commas between them")
+    words = {
+        Unit.SECONDS: say("a duration such as 30s or 10m"),
+        Unit.BYTES: say("a size such as 4GiB"),
+        Unit.TOKENS: say("a number of tokens"),
+        Unit.NONE: say("a number") if {int, float} & kinds else say("text"),
+    }
+    return words[unit]
 
 
 def plain_value(value: Any, spec: OptionSpec) -> Any:

@@ -188,6 +188,7 @@ def test_waiting_for_a_server_that_does_not_end_has_a_limit() -> None:
         wait_for_end(run_file("one", 8000), 5.0, clock=lambda: float(next(now_s)), sleep=lambda _s: None)
 
 
+@pytest.mark.slow
 def test_run_prints_one_answer_and_what_it_took(qwenops: Run, stocked_home: Path) -> None:
     ran = qwenops("run", *FAKE, "--max-tokens", "20", prompt := "hello", QWENOPS_HOME=str(stocked_home))
     assert ran.code == 0, ran.err
@@ -199,6 +200,7 @@ def test_run_prints_one_answer_and_what_it_took(qwenops: Run, stocked_home: Path
     assert data["text"]
 
 
+@pytest.mark.slow
 def test_run_refuses_an_empty_prompt_and_a_chat_as_json(qwenops: Run, stocked_home: Path) -> None:
     assert qwenops("run", *FAKE, " ", QWENOPS_HOME=str(stocked_home)).code == 2
 

@@ -21,7 +21,8 @@ def test_a_chinese_character_takes_two_columns() -> None:
 def test_paragraphs_break_at_spaces_and_between_chinese_characters_but_not_before_a_full_stop() -> None:
     assert wrapped("one two three", 8) == ["one two", "three"]
     assert wrapped("把模型转换成格式", 8) == ["把模型转", "换成格式"]
-    assert wrapped("把模型转。", 8) == ["把模型转。"]
+    assert wrapped("把模型转。", 10) == ["把模型转。"]
+    assert wrapped("把模型转换。", 10) == ["把模型转", "换。"]
     assert wrapped("用 qwenops 转换", 10) == ["用 qwenops", "转换"]
     assert wrapped("", 10) == [""]
 
@@ -89,6 +90,7 @@ def _on_a_terminal(**environ: str) -> str:
     return said.decode("utf-8")
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar_and_a_table_with_colour_unless_no_color_is_set() -> None:
     colourful, plain = _on_a_terminal(), _on_a_terminal(NO_COLOR="1")
     for said in (colourful, plain):

@@ -31,8 +31,10 @@ def translate_for(ctx: click.Context) -> Callable[[str], str]:
 def wrapped(text: str, width: int) -> list[str]:
     """Break a paragraph into lines of at most `width` columns: at spaces, and between Chinese characters."""
     lines = [""]
+    # Punctuation that may not begin a line hangs over the end of one; its two columns are kept free.
+    limit = width - 2 if _NOT_AT_START & set(text) else width
     for piece in _BREAKABLE.findall(text):
-        fits = cell_width(lines[-1]) + cell_width(piece.rstrip()) <= width
+        fits = cell_width(lines[-1]) + cell_width(piece.rstrip()) <= limit
         if lines[-1] and not fits and piece not in _NOT_AT_START:
             lines.append("")
         lines[-1] += piece if lines[-1] else piece.lstrip()
@@ -111,6 +113,10 @@ class Verb(click.Command):
         except click.NoSuchOption as error:
             explain_option(ctx, error)
 
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return `--help` in the language of this call; click keeps the first it made."""
+        return _spoken_help(ctx, super().get_help_option(ctx))
+
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the command does."""
         formatter.write_paragraph()
@@ -120,6 +126,12 @@ class Verb(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples."""
         format_examples(ctx, formatter, self.examples)
+
+
+def _spoken_help(ctx: click.Context, option: click.Option | None) -> click.Option | None:
+    if option is not None:
+        option.help = translate_for(ctx)(say("Show this message and exit."))
+    return option
 
 
 def format_examples(ctx: click.Context, formatter: click.HelpFormatter, examples: Sequence[Example]) -> None:
@@ -175,6 +187,10 @@ class Tree(click.Group):
         if args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
             raise click.NoSuchCommand(args[0], possibilities=self.list_commands(ctx), ctx=ctx)
         return super().resolve_command(ctx, args)
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return `--help` in the language of this call; click keeps the first it made."""
+        return _spoken_help(ctx, super().get_help_option(ctx))
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the group is for."""

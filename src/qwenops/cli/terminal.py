@@ -113,10 +113,11 @@ class Terminal:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("  {task.description}", markup=False),
+            TextColumn(" "),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.description}", markup=False),
             TextColumn("{task.fields[detail]}", markup=False, style="dim"),
         )
         with Progress(*columns, console=self.console(sys.stderr), transient=True) as bar:
@@ -131,13 +132,14 @@ class Terminal:
             yield report
 
     def _lines(self, clock: Callable[[], float]) -> Report:
-        last: dict[str, Any] = {"doing": "", "at_s": 0.0}
+        last: dict[str, Any] = {"step": "", "at_s": 0.0}
 
         def report(fraction: float, doing: str, _detail: str = "", /) -> None:
-            sentence, now_s = self.said(doing), clock()
-            if sentence != last["doing"] or now_s - last["at_s"] > QUIET_PIPE_S:
-                last.update(doing=sentence, at_s=now_s)
-                self.tell(f"{fraction:4.0%}  {sentence}")
+            # Two sentences of one template are one step: only the name of a tensor or a file differs.
+            step, now_s = doing.template if isinstance(doing, Text) else doing, clock()
+            if step != last["step"] or now_s - last["at_s"] > QUIET_PIPE_S:
+                last.update(step=step, at_s=now_s)
+                self.tell(f"{fraction:4.0%}  {self.said(doing)}")
 
         return report
 

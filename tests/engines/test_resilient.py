@@ -7,7 +7,7 @@ import pytest
 from qwenops.engines.fake import FakeEngine, FakeTiming, ManualClock, Script
 from qwenops.engines.options import EngineOptions
 from qwenops.engines.resilient import Candidate, RecoveryPolicy, ResilientEngine, halved, is_out_of_memory
-from qwenops.engines.seam import Engine, EngineState
+from qwenops.engines.seam import Engine, EngineInfo, EngineState
 from qwenops.errors import (
     EngineCrashedError,
     EngineUnavailableError,
@@ -22,6 +22,14 @@ POLICY = RecoveryPolicy(retry_primary_every_s=100, drain_timeout_s=50)
 NO_MEMORY = InsufficientMemoryError("Too big.", needed_bytes=2, available_bytes=1)
 
 
+class WithCache(FakeEngine):
+    """A fake that says how large a cache it chose."""
+
+    @property
+    def info(self) -> EngineInfo:
+        return replace(super().info, kv_cache_bytes=4096)
+
+
 class Model:
     """A model that opens fakes, after the failures that are listed."""
 
@@ -32,6 +40,7 @@ class Model:
         self.name = name
         self.opened: list[tuple[float, EngineOptions]] = []
         self.engines: list[FakeEngine] = []
+        self.kind: type[FakeEngine] = FakeEngine
         self.script: Callable[[GenerationRequest], Script] = lambda _: Script()
 
     async def open(self, options: EngineOptions) -> Engine:
@@ -39,7 +48,7 @@ class Model:
         await self.clock.sleep(self.load_s)
         if self.failures and (failure := self.failures.pop(0)):
             raise failure
-        engine = FakeEngine(
+        engine = self.kind(
             model=options.model_name,
             timing=FakeTiming(decode_tokens_per_s=1.0),
             script=self.script,
@@ -222,6 +231,25 @@ async def test_lack_of_memory_in_flight_opens_the_same_model_smaller(clock: Manu
     assert (info.health.restarts, info.fallback_for) == (1, "")
     assert "max_running 8" in info.health.reason
     assert await clock.run(read(engine, request())) == 3
+    await closed(clock, engine, primary)
+
+
+async def test_a_cache_that_the_engine_chose_is_halved_from_what_it_chose(
+    clock: ManualClock, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary = Model(clock, "big")
+    primary.script = lambda wanted: Script(error=NO_MEMORY if wanted.id == "heavy" else None, fail_after=1)
+    candidate = primary.candidate()
+    chosen = replace(candidate, options=replace(candidate.options, kv_cache_bytes=0))
+    monkeypatch.setattr(primary, "candidate", lambda: chosen)
+    primary.kind = WithCache
+    engine = started(primary)
+    await clock.run(engine.ready())
+    with pytest.raises(InsufficientMemoryError):
+        await clock.run(read(engine, request("heavy")))
+    await clock.advance(0.1)
+    await clock.run(engine.ready())
+    assert [options.kv_cache_bytes for _, options in primary.opened] == [0, 2048]
     await closed(clock, engine, primary)
 
 

@@ -137,6 +137,8 @@ class ResilientEngine:
         self._why_fallback = ""
         self._why_small = ""
         self._shrunk = 0
+        self._chosen_kv_bytes = 0
+        """What the engine chose for its KV cache where the options left it the choice."""
         self._restarts = 0
         self._open: _Open | None = None
         """The engine that serves, or else the one that loads."""
@@ -264,6 +266,7 @@ class ResilientEngine:
         """Ring the alarm when a request shows that the memory does not suffice."""
         if serving is self._open and is_out_of_memory(error) and self._can_shrink():
             self._exhausted = serving
+            self._chosen_kv_bytes = self._chosen_kv_bytes or serving.engine.info.kv_cache_bytes
             self._alarm.set()
 
     async def _live(self) -> None:
@@ -415,6 +418,8 @@ class ResilientEngine:
 
     def _small(self, options: EngineOptions) -> EngineOptions:
         """Return options as small as the lack of memory has made them so far."""
+        if self._shrunk and not options.kv_cache_bytes:
+            options = replace(options, kv_cache_bytes=self._chosen_kv_bytes)
         for _ in range(self._shrunk):
             options = self._shrink(options)
         return options

@@ -67,6 +67,8 @@ class EngineInfo:
     """Requests that are computed at the same time; the rest wait inside the engine."""
     kv_capacity_tokens: int = 0
     """Tokens of all sequences together that fit the KV cache; 0 when unknown."""
+    kv_cache_bytes: int = 0
+    """Memory of the KV cache; 0 when unknown."""
     logprobs: bool = False
     structure: bool = False
     load_s: float = 0.0

@@ -439,6 +439,7 @@ def _joined(
         "version": openvino.__version__.partition("-")[0],
         "max_running": options.max_running,
         "kv_capacity_tokens": scheduler.capacity_tokens,
+        "kv_cache_bytes": num_blocks * forms.prefill.layout.block_bytes,
         "logprobs": True,
         "structure": True,
         "threads": threads,

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,19 @@ async def test_metrics_follow_the_engine_and_the_line(site: Site) -> None:
     assert down["qwen3_engine_restarts_total"] == 1
     engine.crash(state=EngineState.FAILED)
     assert site.lifecycle.is_hopeless
+
+
+async def test_a_fallback_and_a_smaller_engine_are_said_and_followed(site: Site) -> None:
+    engine = FakeEngine(model=MODEL, timing=FakeTiming(slots=4))
+    site.serve_with(ServedModel(engine=engine, tokenizer=CharacterTokenizer()))
+    assert not site.lifecycle.warnings
+    assert site.admission.line.slots == 4
+    engine.timing = FakeTiming(slots=2)
+    engine.health = replace(engine.health, reason="It runs with less for lack of memory.")
+    site.follow_engine()
+    assert site.admission.line.slots == 2
+    assert list(site.lifecycle.warnings) == ["It runs with less for lack of memory."]
+    assert site.lifecycle.is_ready
 
 
 async def test_the_sample_of_the_system_is_in_the_metrics(site: Site) -> None:

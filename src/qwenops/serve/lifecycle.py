@@ -69,7 +69,6 @@ class Lifecycle:
         self._progress = Progress(phase=Phase.RESOLVING, ratio=0.0, message="", since_s=clock())
         self._began_s = clock()
         self._health: Callable[[], EngineHealth] | None = None
-        self._warnings: tuple[str, ...] = ()
         self._failure: QwenOpsError | None = None
         self.drain_wanted = asyncio.Event()
         """Set by the first request to stop."""
@@ -123,8 +122,9 @@ class Lifecycle:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What should be known although requests are answered, such as a fallback model."""
-        return self._warnings
+        """What should be known although requests are answered: a fallback model, less memory than wanted."""
+        health = self._health() if self._health is not None else None
+        return (health.reason,) if health is not None and health.state is EngineState.READY and health.reason else ()
 
     def reasons(self) -> list[str]:
         """Return why the server is not ready, one sentence each; empty when it is."""
@@ -149,10 +149,9 @@ class Lifecycle:
         since_s = before.since_s if before.phase is phase else self._clock()
         self._progress = Progress(phase=phase, ratio=min(1.0, max(0.0, ratio)), message=message, since_s=since_s)
 
-    def opened(self, health: Callable[[], EngineHealth], *, warnings: tuple[str, ...] = ()) -> None:
+    def opened(self, health: Callable[[], EngineHealth]) -> None:
         """The engine is there; `health` is asked from now on."""
         self._health = health
-        self._warnings = warnings
         if self._state is State.STARTING:
             self._state = State.READY
 

@@ -40,6 +40,7 @@ _LAST_WORDS_S = 2.0
 _CLOSE_ENGINE_S = 20.0
 _KEYS_POLL_S = 5.0
 _SAMPLE_S = 10.0
+_FOLLOW_S = 1.0
 _HEALTH_POLL_S = 0.1
 _MORE_TIME_S = 60.0
 
@@ -80,6 +81,7 @@ def run(open_engine: OpenEngine, options: ServeOptions, surroundings: Surroundin
 
     surroundings = surroundings if surroundings is not None else Surroundings()
     configure_logging(options.log)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it announces what is announced here
     keys = open_keyring(options.keys, host=options.host, cors_origins=options.cors_origins)
     refuse_open_door(options, num_keys=keys.num_known)
     with listen(options.host, options.port) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -101,6 +103,7 @@ async def serve(
         for each in (
             _refresh_keys(site.keys),
             _sample(site),
+            _follow_engine(site),
             _sign_of_life(site.lifecycle, notifier),
             *_watch_files(site, surroundings.watched, options.reload_poll_s),
         )
@@ -165,12 +168,9 @@ async def _open(site: Site, open_engine: OpenEngine, on_ready: Callable[[], None
         _log.exception("opening the engine failed")
         lifecycle.failed(QwenOpsError(say("The engine could not be opened: {why}.", why=repr(error))))
         raise
-    info = model.engine.info
-    warnings = []
-    if info.fallback_for:
-        warnings.append(say("{model} serves in the place of {wanted}", model=info.model, wanted=info.fallback_for))
-        _log.warning("%s serves in the place of %s", info.model, info.fallback_for)
-    site.serve_with(model, warnings=warnings)
+    site.serve_with(model)
+    for warning in lifecycle.warnings:
+        _log.warning("%s", warning)
     if lifecycle.state is State.READY:
         on_ready()
 
@@ -367,6 +367,12 @@ async def _sample(site: Site) -> None:
             site.writer.write("system", site.sample.line())
             next_line_s = loop.time() + interval_s
         await asyncio.sleep(min(_SAMPLE_S, interval_s))
+
+
+async def _follow_engine(site: Site) -> None:
+    while True:
+        await asyncio.sleep(_FOLLOW_S)
+        site.follow_engine()
 
 
 async def _sign_of_life(lifecycle: Lifecycle, notifier: Notifier) -> None:

@@ -1,7 +1,7 @@
 """The parts of one server, put together: what `run` starts and what the routes get."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -69,17 +69,19 @@ class Site:
         self.metrics.request_finished(record)
         self.writer.write("requests", record.line())
 
-    def serve_with(self, model: ServedModel, *, warnings: Sequence[str] = ()) -> None:
+    def serve_with(self, model: ServedModel) -> None:
         """Take an opened engine into service."""
         self.model = model
-        info = model.engine.info
-        self.admission.resize(info.max_running)
-        self.metrics.served_model.clear()
-        self.metrics.served_model.labels(
-            info.model, info.engine, info.quantization, info.revision, info.fallback_for
-        ).set(1)
-        self.metrics.model_load.set(info.load_s)
-        self.lifecycle.opened(lambda: model.engine.info.health, warnings=tuple(warnings))
+        self.follow_engine()
+        self.lifecycle.opened(lambda: model.engine.info.health)
+
+    def follow_engine(self) -> None:
+        """Let as many requests in together as the engine computes; a restart may have changed that."""
+        if self.model is None:
+            return
+        info = self.model.engine.info
+        if info.health.state is EngineState.READY and info.max_running != self.admission.line.slots:
+            self.admission.resize(info.max_running)
 
     def refresh_metrics(self, metrics: Metrics) -> None:
         """Bring the metrics that others keep up to date; called before each scrape."""
@@ -103,6 +105,9 @@ class Site:
         info = self.model.engine.info
         health = info.health
         metrics.engine_up.set(health.state is EngineState.READY)
+        metrics.served_model.clear()
+        metrics.served_model.labels(info.model, info.engine, info.quantization, info.revision, info.fallback_for).set(1)
+        metrics.model_load.set(info.load_s)
         metrics.raise_to(metrics.engine_restarts, health.restarts)
         metrics.raise_to(metrics.preemptions, health.preemptions)
         metrics.kv_used.set(health.kv_used_ratio)

@@ -52,10 +52,14 @@ async def test_pauses_double_with_jitter_up_to_a_limit(hub: FakeHub, web: Web, t
 
 async def test_a_server_that_asks_for_time_gets_it_within_reason(hub: FakeHub, web: Web, tmp_path: Path) -> None:
     naps = web.sleep = Naps()
+    said: list[str] = []
+    web.tell = said.append
     asked = ("12", "99999", "Fri, 31 Dec 1999 23:59:59 GMT")
     hub.faults["config.json"] = [Fault(status=429, retry_after=each) for each in asked]
     await web.fetch(config(hub), tmp_path / "part", lambda _count: None)
     assert naps[0] == 12
+    assert said[0].endswith("HTTP status 429. Trying again in 12 s")
+    assert len(said) == 3
     assert naps[1] == LONGEST_PAUSE_S
     assert naps[2] <= 6
 

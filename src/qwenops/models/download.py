@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qwenops.errors import DownloadError, IntegrityError
 from qwenops.models.folders import DISK_FULL, disk_full
-from qwenops.text import say
+from qwenops.text import Text, say
 
 if TYPE_CHECKING:
     import aiohttp
@@ -75,9 +75,10 @@ class Remote(Protocol):
 class TryAgainError(Exception):
     """One try failed in a way that the next may not; never leaves this module."""
 
-    def __init__(self, reason: str, *, after_s: float = 0.0) -> None:
+    def __init__(self, reason: Text, *, after_s: float = 0.0) -> None:
         """Keep the reason, and how long the server asked to be left alone."""
         super().__init__(reason)
+        self.reason = reason
         self.after_s = after_s
 
 
@@ -99,6 +100,8 @@ class Web:
     guarded: bool
     """Whether the hub is a public one, so that addresses of private networks are refused."""
     public: Callable[[str], bool]
+    tell: Callable[[str], None] = lambda _what: None
+    """Told in a sentence when a try has failed and another will follow."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: random.Random = field(default_factory=random.Random)
 
@@ -230,12 +233,12 @@ class Web:
             try:
                 return await attempt()
             except TryAgainError as error:
-                reason, after_s = str(error), error.after_s
+                reason, after_s = error.reason, error.after_s
             except TimeoutError:
-                reason, after_s = str(say("the server was silent for too long")), 0.0
+                reason, after_s = say("the server was silent for too long"), 0.0
             except aiohttp.ClientError as error:
                 _raise_refusal(error)
-                reason, after_s = f"{type(error).__name__}: {error}", 0.0
+                reason, after_s = say("{what}", what=str(error) or type(error).__name__), 0.0
             failures = 1 if progressed() else failures + 1
             if failures >= self.patience.attempts:
                 raise DownloadError(
@@ -248,7 +251,11 @@ class Web:
                     hint=say("What has arrived is kept. Try again, set a mirror, or use the other hub."),
                 )
             pause_s = min(self.patience.retry_pause_s * 2 ** (failures - 1), LONGEST_PAUSE_S)
-            await self.sleep(max(pause_s * self.jitter.uniform(0.5, 1.5), min(after_s, LONGEST_PAUSE_S)))
+            pause_s = max(pause_s * self.jitter.uniform(0.5, 1.5), min(after_s, LONGEST_PAUSE_S))
+            self.tell(
+                say("{host}: {reason}. Trying again in {pause:.0f} s", host=self.host, reason=reason, pause=pause_s)
+            )
+            await self.sleep(pause_s)
 
     @asynccontextmanager
     async def _opened(self, address: str, headers: Mapping[str, str]) -> AsyncIterator["aiohttp.ClientResponse"]:

@@ -145,6 +145,7 @@ class Store:
             patience = options if number + 1 == len(names) else _impatient(options)
             try:
                 async with open_web(hub.url, hub.headers, patience, environ=self.environ, public=self.public) as web:
+                    web.tell = lambda what: report(Progress(what=what))
                     await self._pull_from(wanted, hub, web, options.parallel, report)
             except (DownloadError, ModelNotFoundError) as error:
                 if number + 1 == len(names):

@@ -307,6 +307,7 @@ async def _events(session: "aiohttp.ClientSession", url: str, body: Mapping[str,
                 if "error" in event:
                     raise EngineError(say("The answer broke off: {why}", why=event["error"].get("message", "")))
                 yield event
+            raise EngineError(say("The answer broke off: {why}", why=say("the stream ended too early")))
     except (aiohttp.ClientError, TimeoutError) as error:
         raise EngineError(say("The answer broke off: {why}", why=str(error) or type(error).__name__)) from error
 

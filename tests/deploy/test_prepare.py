@@ -1,6 +1,7 @@
 """Preparing a model: what was there is not made again, and who is cancelled leaves no process behind."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,10 @@ async def test_a_conversion_that_nobody_waits_for_ends_with_its_process(tmp_path
         await asyncio.sleep(0.05)
 
 
-def converting_children() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [each for each in children if "qwenops.models.convert" in each.cmdline()]
+def converting_children() -> list[int]:
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may end while it is looked at
+            if "qwenops.models.convert" in each.cmdline():
+                found.append(each.pid)
+    return found

@@ -269,6 +269,14 @@ def test_the_description_names_every_status_and_loads_nothing_from_elsewhere(ser
     assert references <= set(document["components"]["schemas"])
 
 
+def test_the_description_asks_for_a_key_where_one_is_needed(start: Start) -> None:
+    opened = get(start(make_served()), "/openapi.json")[1]
+    guarded = get(start(make_served(keys=ring())), "/openapi.json")[1]
+    assert "security" not in opened["paths"][CHAT]["post"]
+    assert guarded["paths"][CHAT]["post"]["security"] == [{"key": []}]
+    assert guarded["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
 def test_a_failing_script_still_leaves_one_record(start: Start) -> None:
     def broken(_: GenerationRequest) -> Script:
         raise KeyError

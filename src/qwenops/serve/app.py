@@ -6,6 +6,7 @@ What FastAPI would do by itself and is off here: reading bodies before the key w
 loads scripts from elsewhere, and errors of another shape.
 """
 
+import asyncio
 import logging
 import math
 import uuid
@@ -24,13 +25,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwenops.errors import InvalidRequestError, QwenOpsError
 from qwenops.serve.answering import error_body, translation_for
-from qwenops.serve.auth import AuthClass, Principal, guard
+from qwenops.serve.auth import AuthClass, KeyRing, Principal, guard
 from qwenops.serve.exchange import Exchange, unexpected
 from qwenops.serve.generating import request_id_of
 from qwenops.serve.native import native_router
 from qwenops.serve.openai import openai_router
 from qwenops.serve.openapi import INFERENCE_PATHS, complete
 from qwenops.serve.serving import Serving
+from qwenops.serve.stream import encode
 from qwenops.text import say
 
 _log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ def create_app(serving: Serving, *, routers: Sequence[APIRouter] = ()) -> FastAP
         openapi_url=None,
     )
     app.state.keys = serving.keys
-    for router in (openai_router(serving), native_router(serving), _description_router(app), *routers):
+    for router in (openai_router(serving), native_router(serving), _description_router(app, serving.keys), *routers):
         app.include_router(router)
     app.add_exception_handler(QwenOpsError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -65,12 +67,17 @@ def create_app(serving: Serving, *, routers: Sequence[APIRouter] = ()) -> FastAP
     return app
 
 
-def _description_router(app: FastAPI) -> APIRouter:
+def _description_router(app: FastAPI, keys: KeyRing) -> APIRouter:
     router = APIRouter()
+    rendered: dict[bool, bytes] = {}
 
     @router.get("/openapi.json", include_in_schema=False, response_model=None)
     async def description(_: Annotated[Principal, Depends(guard(AuthClass.PUBLIC))]) -> Response:
-        return JSONResponse(complete(app))
+        needed = keys.needed
+        if needed not in rendered:
+            # It takes a third of a second, in which the streams should go on.
+            rendered[needed] = await asyncio.to_thread(lambda: encode(complete(app)).encode())
+        return Response(rendered[needed], media_type="application/json")
 
     return router
 

@@ -237,16 +237,19 @@ class ModelSpec:
         batched_tokens: int = 512,
         forms: int = 2,
     ) -> MemoryEstimate:
-        """Estimate the resident memory of serving this model.
+        """Estimate the memory that serving this model needs and the system cannot take back.
 
-        Each compiled form holds its own repacked copy of the matrices; the embedding's table exists once beside them.
+        Each compiled form holds its own repacked copy of the matrices (beside bf16 weights, a second form computes in
+        float32 and repacks to it); the embedding's table exists once more. The mapped file's other pages, read while
+        repacking, stay resident only as long as nobody needs their room: at most `weight_bytes` on top.
         """
         table = tensor_bytes(next(self.tensors()), scheme)
+        second = Scheme.F32 if scheme is Scheme.BF16 else scheme
         widest = (
             2 * self.intermediate_size + self.hidden_size + (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
         )
         return MemoryEstimate(
-            weights_bytes=forms * self.weight_bytes(scheme) + table,
+            weights_bytes=self.weight_bytes(scheme) + (forms - 1) * self.weight_bytes(second) + table,
             kv_bytes=kv_tokens * self.kv_bytes_per_token(kv_precision),
             activation_bytes=forms * 4 * batched_tokens * widest,
             runtime_bytes=RUNTIME_BYTES,

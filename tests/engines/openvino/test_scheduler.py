@@ -148,6 +148,16 @@ def test_the_youngest_gives_way_and_is_recomputed() -> None:
     assert tried.num_preemptions > 0
 
 
+def test_a_prompt_that_does_not_fit_yet_waits_instead_of_pushing_and_being_pushed() -> None:
+    tried = scheduler(num_blocks=10)
+    for name in "ab":
+        tried.add(Tracked(name, numbers(200, seed=ord(name)), max_new_tokens=10))
+    assert shape(run_step(tried)) == {"a": 200}
+    assert (tried.num_running, tried.num_waiting, tried.num_preemptions) == (1, 1, 0)
+    tried.finish("a")
+    assert shape(run_step(tried)) == {"b": 200}
+
+
 def test_a_prompt_over_the_capacity_is_refused_at_the_door() -> None:
     tried = scheduler(num_blocks=4)
     with pytest.raises(PromptTooLongError, match="128"):

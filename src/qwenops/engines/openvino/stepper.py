@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from qwenops.engines.openvino.answers import Answer
+from qwenops.engines.openvino.blocks import BLOCK_TOKENS
 from qwenops.engines.openvino.forms import Forms, open_forms
-from qwenops.engines.openvino.paged import CompileOptions
+from qwenops.engines.openvino.paged import CompileOptions, forget_file, give_memory_back
 from qwenops.engines.openvino.runner import Runner
 from qwenops.engines.openvino.sampling import Row, choose, label_probabilities
 from qwenops.engines.openvino.scheduler import Piece, Scheduler, SchedulerOptions, Step, Tracked
@@ -387,7 +388,7 @@ def open_stepper(
         limit_bytes=machine.memory_limit.value,
         used_bytes=resident_bytes(),
     )
-    context_tokens = min(context_tokens, blocks.value * 32)
+    context_tokens = min(context_tokens, blocks.value * BLOCK_TOKENS)
     notes = {
         "threads": threads.reason,
         "isa": environment.reason,
@@ -397,6 +398,8 @@ def open_stepper(
     stepper = _joined(options, artefact, tokenizer, forms, blocks.value, context_tokens, threads.value, notes)
     report(0.9, say("Warming up."))
     stepper.warm_up(options.max_batched_tokens)
+    give_memory_back()
+    forget_file(artefact.model_xml.with_suffix(".bin"))
     report(1.0, say("Ready."))
     return stepper
 

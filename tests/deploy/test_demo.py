@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from qwenops.deploy import demo
-from qwenops.deploy.demo import MAX_TOKENS, PROMPTS, Answer, Question, questions, server_argv
+from qwenops.deploy.demo import MAX_TOKENS, PROMPTS, Answer, Question, last_words, questions, server_argv
 from qwenops.errors import EngineError
 from qwenops.text import say
 
@@ -108,3 +108,10 @@ async def test_one_failed_call_ends_all_of_them_with_its_own_error() -> None:
     async with answering(json.dumps({"error": {"message": "it broke"}})) as (session, url):
         with pytest.raises(EngineError, match="it broke"):
             await demo._answer_all(session, url, [QUESTION] * 3, lambda _fraction, _doing: None)
+
+
+def test_a_server_that_ended_is_quoted_from_its_last_error_on() -> None:
+    assert last_words("INFO listening\nError: No room.\n  Free some.\n") == "Error: No room. Free some."
+    assert last_words("INFO 开始\n错误：没有空间。\n") == "错误：没有空间。"
+    assert last_words("\n".join(str(number) for number in range(9))) == "4 5 6 7 8"
+    assert last_words("") == ""

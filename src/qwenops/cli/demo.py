@@ -77,6 +77,7 @@ async def perform(model: str, made: "Settings", stage: "Stage") -> tuple["Prepar
         (Path(folder) / "empty.toml").touch()
         environ["QWENOPS_CONFIG"] = str(Path(folder) / "empty.toml")
         environ["QWENOPS_SERVE_DRAIN_DELAY_S"] = "0"
+        environ["QWENOPS_LANG"] = terminal.language
         if "QWENOPS_HOME" in terminal.environ:
             environ["QWENOPS_HOME"] = terminal.environ["QWENOPS_HOME"]
         outcome = await show_serving(argv, environ, Path(folder) / "server.log", stage)

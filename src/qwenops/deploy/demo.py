@@ -39,7 +39,9 @@ START_TIMEOUT_S = 600.0
 ANSWER_TIMEOUT_S = 300.0
 STOP_GRACE_S = 20.0
 POLL_S = 0.2
-TAIL_LINES = 12
+TAIL_LINES = 5
+ERROR_MARKS = ("Error: ", "错误：")
+"""How the command line begins its last message, in either language."""
 
 Report = Callable[[float, str], None]
 
@@ -193,15 +195,20 @@ async def _wait_ready(
     url = ""
     while time.monotonic() < deadline_s:
         if server.poll() is not None:
-            raise EngineError(
-                say("The server ended with status {status}: {words}", status=server.poll(), words=_tail(log)),
-                hint=say("`qwenops doctor` says whether this machine can serve."),
-            )
+            raise _ended(server, log)
         url = url or next((run.url for run in running(run_folder(environ)) if run.pid == server.pid), "")
         if url and await _is_ready(session, url, report):
             return url
         await asyncio.sleep(POLL_S)
     raise DeadlineError(say("The server was not ready after {seconds:g} s.", seconds=START_TIMEOUT_S))
+
+
+def _ended(server: Spawned, log: Path) -> EngineError:
+    words = last_words(log.read_text("utf-8", errors="replace"))
+    return EngineError(
+        say("The server ended with status {status}: {words}", status=server.poll(), words=words),
+        hint=say("`qwenops doctor` says whether this machine can serve."),
+    )
 
 
 async def _is_ready(session: "aiohttp.ClientSession", url: str, report: Report) -> bool:
@@ -324,6 +331,8 @@ def memory_of(pid: int) -> tuple[int, int]:
         raise QwenOpsError(say("The server's memory cannot be read: {why}.", why=error)) from error
 
 
-def _tail(log: Path) -> str:
-    """Return the end of what the server printed."""
-    return " / ".join(log.read_text("utf-8", errors="replace").strip().splitlines()[-TAIL_LINES:])
+def last_words(printed: str) -> str:
+    """Return why a server ended: its final error and hint, without the log before it."""
+    lines = printed.strip().splitlines()
+    final = max((number for number, line in enumerate(lines) if line.startswith(ERROR_MARKS)), default=-TAIL_LINES)
+    return " ".join(line.strip() for line in lines[final:]).strip()

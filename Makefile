@@ -60,7 +60,10 @@ docs: $(VENV)/.dev ## Build the documentation into docs/_build
 messages: $(VENV)/.dev ## Collect the sentences for translation and compile the catalogues
 	$(BIN)/python tools/collect_messages.py
 
+reference: $(VENV)/.dev ## Write docs/reference from the code
+	$(BIN)/python tools/generate_reference.py
+
 clean: ## Remove what these commands made inside the checkout
 	rm -rf $(VENV) docs/_build dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help install develop demo check test infra prove docs messages clean
+.PHONY: help install develop demo check test infra prove docs messages reference clean

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -105,8 +106,8 @@ def test_what_is_wrong_in_a_chat_is_said_with_the_field(body: Any, message: str,
     [
         ([], "prompt must have at least 1 elements."),
         ({}, "prompt must be a string or an array."),
-        ([1, "two"], "prompt[1] must be an integer or an array."),
-        (["one", 2], "prompt[1] must be a string or an array."),
+        ([1, "two"], "prompt[1] must be an integer."),
+        (["one", 2], "prompt[1] must be a string."),
         ([[1], [-1]], "prompt[1][0] must be at least 0."),
         ([1_000_000], "prompt[0] must be at most 999999."),
     ],
@@ -166,10 +167,34 @@ def test_null_means_left_out() -> None:
 
 
 def test_a_whole_number_may_be_written_with_a_point() -> None:
-    request = parse(b'{"prompt": [[5.0, 6]], "max_tokens": 7.0, "temperature": 1}', CompletionRequest)
-    assert (request.prompt, request.max_tokens) == ([[5, 6]], 7)
+    request = parse(b'{"prompt": [[5.0, 6, 7.0], [8.0]], "max_tokens": 7.0, "temperature": 1}', CompletionRequest)
+    assert (request.prompt, request.max_tokens) == ([[5, 6, 7], [8]], 7)
     assert refusal({"prompt": [5.5]}, CompletionRequest).param == "prompt[0]"
     assert refusal({"prompt": [5.0, 6], "n": -1.0}, CompletionRequest).message == "n must be at least 1."
+
+
+MANY = 150_000
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"messages": [' + b",".join([b"{}"] * MANY) + b"]}",
+        b'{"messages": [{"role": "user", "content": [' + b",".join([b"{}"] * MANY) + b"]}]}",
+        b'{"messages": [{"role": "user", "content": "x"}], "stop": [' + b",".join([b"1"] * MANY) + b"]}",
+        b'{"messages": [{"role": "user", "content": "x"}], "tools": [1' + b",{}" * MANY + b"]}",
+        b"{" + b",".join(b'"k%d": 1' % number for number in range(MANY)) + b"}",
+        b'{"messages": [], "logit_bias": {' + b",".join(b'"k%d": 1' % number for number in range(MANY)) + b"}}",
+    ],
+)
+def test_a_body_full_of_errors_takes_neither_time_nor_memory(raw: bytes) -> None:
+    tracemalloc.start()
+    try:
+        refusal(raw)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 60 * len(raw), "one error for each element would be kept as some hundred bytes each"
 
 
 class Incoming:

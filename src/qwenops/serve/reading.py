@@ -6,6 +6,7 @@ said in one sentence that names the field.
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,8 @@ from qwenops.serve.exchange import ClientGoneError
 from qwenops.serve.schemas import IGNORED_FIELDS, REFUSED_FIELDS
 from qwenops.text import Text, say
 
+_MOST_FIELDS = 1024
+_MOST_ELEMENTS = 32_768
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
@@ -71,16 +74,41 @@ def parse(raw: bytes, model: type[_Body]) -> _Body:
             say("The body is {what}, not a JSON object.", what=_JSON_NAMES[type(data)]),
             hint=say("Send one JSON object in UTF-8."),
         )
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        errors = error.errors(include_url=False)
-    if _take_whole_numbers(errors, data):
+    _refuse_crowds(data)
+    while True:
         try:
             return model.model_validate(data)
         except ValidationError as error:
             errors = error.errors(include_url=False)
-    raise _explained(errors, data, model)
+        if not _take_whole_numbers(errors, data):
+            raise _explained(errors, data, model)
+
+
+def _refuse_crowds(data: Any) -> None:
+    """Refuse bodies of far more fields, objects and arrays than any request has, before each becomes an error.
+
+    What a caller may name freely (metadata, JSON schemas, tokens with a bias) is counted too and far below the limits.
+    """
+    waiting = [data]
+    seen = 0
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            if len(each) > _MOST_FIELDS:
+                raise _crowded(say("fields in one object"), len(each), _MOST_FIELDS)
+            waiting.extend(value for value in each.values() if isinstance(value, dict | list))
+        elif each and isinstance(each[0], dict | list):
+            seen += len(each)
+            if seen > _MOST_ELEMENTS:
+                raise _crowded(say("objects and arrays"), seen, _MOST_ELEMENTS)
+            waiting.extend(value for value in each if isinstance(value, dict | list))
+
+
+def _crowded(what: Text, count: int, most: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        say("The body has {count} {what}; at most {most} are possible.", count=count, what=what, most=most),
+        hint=say("See /openapi.json for what is accepted."),
+    )
 
 
 def _take_whole_numbers(errors: Sequence[ErrorDetails], data: Any) -> bool:
@@ -90,16 +118,22 @@ def _take_whole_numbers(errors: Sequence[ErrorDetails], data: Any) -> bool:
     """
     found = False
     for each in errors:
-        value = each["input"]
-        if each["type"] != "int_type" or not isinstance(value, float) or not value.is_integer():
+        if each["type"] != "int_type" or not _is_whole(each["input"]):
             continue
         *steps, last = _path(each["loc"], data, kind="int_type")
         place = data
         for step in steps:
             place = place[step]
-        place[last] = int(value)
+        if isinstance(place, list):
+            place[:] = [int(value) if _is_whole(value) else value for value in place]
+        else:
+            place[last] = int(place[last])
         found = True
     return found
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
 
 
 _JSON_NAMES: dict[type, Text] = {
@@ -190,6 +224,7 @@ def _known_fields(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
+@cache
 def _all_fields(model: type[BaseModel]) -> list[str]:
     """Return the names of the fields of a model and of all models inside it."""
     schema = model.model_json_schema()

@@ -3,6 +3,8 @@
 An unknown field is an error, so that a misspelt option is noticed. `IGNORED_FIELDS` are those that OpenAI's clients
 commonly send and that change nothing here; they are accepted. `REFUSED_FIELDS` are OpenAI's own that would change the
 answer and that this server does not have; each is refused with what to use in its place.
+
+Lists stop at their first error (`fail_fast`): a body of two megabytes can hold a million, and each would be kept.
 """
 
 from typing import Annotated, Literal
@@ -44,7 +46,7 @@ _INT64 = 2**63 - 1
 _TOP_P = "Probability mass kept."
 
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
-Stop = StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)]
+Stop = StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS, fail_fast=True)]
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -102,7 +104,7 @@ class TextPart(Wire):
     text: str
 
 
-Content = str | list[TextPart]
+Content = str | Annotated[list[TextPart], Field(fail_fast=True)]
 
 
 class SystemMessage(Wire):
@@ -142,7 +144,7 @@ class AssistantMessage(Wire):
     role: Literal["assistant"]
     content: Content | None = None
     reasoning_content: str | None = None
-    tool_calls: list[ToolCallItem] | None = Field(None, max_length=128)
+    tool_calls: Annotated[list[ToolCallItem], Field(fail_fast=True)] | None = Field(None, max_length=128)
     name: str | None = None
     refusal: str | None = Field(None, description="Accepted and ignored.")
     annotations: list[JsonValue] | None = Field(None, description="Accepted and ignored.")
@@ -265,7 +267,9 @@ class ChatRequest(SamplingFields):
 
     model_config = ConfigDict(json_schema_extra={"examples": _CHAT_EXAMPLES})
 
-    messages: list[AnyMessage] = Field(min_length=1, max_length=2048, description="The conversation so far.")
+    messages: Annotated[list[AnyMessage], Field(fail_fast=True)] = Field(
+        min_length=1, max_length=2048, description="The conversation so far."
+    )
     max_completion_tokens: int | None = Field(None, ge=1, le=_INT64, description="The newer name of `max_tokens`.")
     logprobs: bool | None = Field(None, description="Give each token's log-probability.")
     top_logprobs: int | None = Field(
@@ -274,7 +278,9 @@ class ChatRequest(SamplingFields):
     response_format: ResponseFormat | None = Field(
         None, description="The answer is held to it while it is written; excludes thinking."
     )
-    tools: list[ToolDefinition] | None = Field(None, max_length=128, description="What the model may call.")
+    tools: Annotated[list[ToolDefinition], Field(fail_fast=True)] | None = Field(
+        None, max_length=128, description="What the model may call."
+    )
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = Field(
         None, description="`required` and a named tool hold the answer to a call; they exclude thinking."
     )
@@ -291,9 +297,12 @@ class ChatRequest(SamplingFields):
 
 Prompts = (
     Annotated[str, Field(min_length=1)]
-    | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES)]
-    | Annotated[list[TokenId], Field(min_length=1)]
-    | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES)]
+    | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)]
+    | Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+    | Annotated[
+        list[Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]],
+        Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True),
+    ]
 )
 
 _COMPLETION_EXAMPLES: list[JsonValue] = [

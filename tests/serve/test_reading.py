@@ -173,6 +173,20 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
     assert refusal({"prompt": [5.0, 6], "n": -1.0}, CompletionRequest).message == "n must be at least 1."
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": HELLO, "x" * 1_000_000: 1},
+        {"messages": [{"role": "x" * 1_000_000}]},
+        {"messages": HELLO, "logit_bias": {"x" * 1_000_000: 1}},
+        {"messages": [{"role": "user", "content": "x", "y" * 1_000_000: 1}]},
+    ],
+)
+def test_an_error_does_not_repeat_a_million_characters(body: Any) -> None:
+    error = refusal(body)
+    assert len(error.message) + len(error.param or "") < 1000
+
+
 MANY = 150_000
 
 

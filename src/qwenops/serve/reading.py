@@ -18,6 +18,8 @@ from qwenops.serve.exchange import ClientGoneError
 from qwenops.serve.schemas import IGNORED_FIELDS, REFUSED_FIELDS
 from qwenops.text import Text, say
 
+_LONGEST_QUOTE = 128
+"""Characters of the caller's own words that an error repeats."""
 _MOST_FIELDS = 1024
 _MOST_ELEMENTS = 32_768
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -211,7 +213,7 @@ def _unknown_field(path: tuple[str | int, ...], model: type[BaseModel]) -> Inval
             say("{param} is not supported.", param=param), hint=REFUSED_FIELDS[name], param=param
         )
     known = _known_fields(model) if len(path) == 1 else _all_fields(model)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name[:_LONGEST_QUOTE], known, n=1, cutoff=0.6)
     hint = (
         say("Did you mean {near!r}?", near=near[0])
         if near
@@ -249,7 +251,7 @@ def _path(location: tuple[int | str, ...], data: Any, *, kind: str) -> tuple[str
 
 def _dotted(path: tuple[str | int, ...]) -> str:
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return text.removeprefix(".")
+    return text.removeprefix(".")[:_LONGEST_QUOTE]
 
 
 _TYPES: dict[str, Text] = {
@@ -307,7 +309,7 @@ _WORDS: dict[str, _Words] = {
         "{param} has the {field} {given!r}; possible are: {choices}.",
         param=param,
         field=ctx["discriminator"].strip("'"),
-        given=ctx["tag"],
+        given=ctx["tag"][:_LONGEST_QUOTE],
         choices=ctx["expected_tags"],
     ),
     "union_tag_not_found": lambda param, ctx: say(

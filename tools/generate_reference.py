@@ -21,7 +21,7 @@ from qwenops.errors import QwenOpsError, error_classes
 from qwenops.observe.metrics import Metrics
 from qwenops.observe.options import LogOptions
 from qwenops.options import possible_values, show_value
-from qwenops.serve.auth import KeyRing
+from qwenops.serve.auth import KEYS_FILE_VARIABLE, KEYS_VARIABLE, KeyRing
 from qwenops.serve.openapi import complete
 from qwenops.serve.options import ServeOptions
 from qwenops.serve.schemas import IGNORED_FIELDS, REFUSED_FIELDS
@@ -31,6 +31,18 @@ FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WIDTH = 88
 MANY = 10**9
 NOTE = "<!-- Written by tools/generate_reference.py; change the code instead. -->"
+
+
+OTHER_VARIABLES = (
+    ("QWENOPS_HOME", "Folder of the models, the keys and the run files, instead of the user's own folders."),
+    ("QWENOPS_CONFIG", "Configuration file, as `--config` names it."),
+    ("QWENOPS_LANG", "Language of what the command line prints, `en` or `zh`; else that of the locale."),
+    (KEYS_FILE_VARIABLE, "File with API keys, one a line; for containers, beside `serve.keys.file`."),
+    (KEYS_VARIABLE, "API keys themselves, in the same form."),
+    ("HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH", "As Hugging Face's own tools read them, where `[hub]` has its default."),
+    ("MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN", "The same for ModelScope."),
+    ("NO_COLOR", "When it is set, nothing is printed in colour."),
+)
 
 
 def commands() -> Iterator[tuple[str, click.Context]]:
@@ -98,6 +110,10 @@ def options_page() -> str:
         by_section.setdefault(each.section, []).append(row)
     for section, rows in by_section.items():
         parts += [f"## `[{section}]`", table(("key", "default", "possible", "meaning", "variable and flag"), rows)]
+    parts += [
+        "## Other variables",
+        table(("variable", "meaning"), [(f"`{name}`", what) for name, what in OTHER_VARIABLES]),
+    ]
     return "\n\n".join(parts)
 
 

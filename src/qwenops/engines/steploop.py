@@ -129,9 +129,11 @@ class StepLoop:
         self._stats_due_s = 0.0
         self._closing = False
 
-    def run(self) -> None:
-        """Work until the end."""
-        while True:
+    def run(self, early: Sequence[Parts] = ()) -> None:
+        """Work until the end; `early` are messages that have been received already."""
+        for message in early:
+            self._take(message)
+        while not self._closing:
             busy = self._stepper.has_work or bool(self._scores)
             for message in self._link.receive(wait=not busy):
                 self._take(message)
@@ -208,12 +210,12 @@ def resident_bytes(root: Path = Path("/proc")) -> int:
 
 def serve(link: Link) -> int:
     """Open the stepper that the first message names, run it, and return an exit status."""
-    (message,) = link.receive(wait=True)
+    message, *early = link.receive(wait=True)
     stepper = _opened(link, message)
     if stepper is None:
         return 1
     try:
-        StepLoop(link, stepper).run()
+        StepLoop(link, stepper).run(early)
     except MemoryError as error:
         link.send("dying", error_to_wire(_out_of_memory(error)))
         return 1

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from qwenops.engines.openvino.blocks import BLOCK_TOKENS, first_digest, next_digest
 from qwenops.engines.openvino.scheduler import Scheduler, SchedulerOptions, Step, Tracked
@@ -292,7 +292,15 @@ class Life(RuleBasedStateMachine):
         assert self.tried.pool.num_used == 0
 
 
-Life.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-TestLife = Life.TestCase
+def calm(examples: int) -> settings:
+    slow = [HealthCheck.too_slow]
+    return settings(max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=slow)
+
+
+def test_no_block_is_lost_none_is_shared_wrongly_and_nobody_starves() -> None:
+    run_state_machine_as_test(Life, settings=calm(20))
+
+
+@pytest.mark.slow
+def test_the_same_over_many_more_lives() -> None:
+    run_state_machine_as_test(Life, settings=calm(300))

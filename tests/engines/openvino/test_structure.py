@@ -10,6 +10,8 @@ from qwenops.engines.openvino.structure import Grammars
 from qwenops.errors import EngineError, InvalidRequestError
 from qwenops.generation import Choice, JsonObject, JsonSchema, Regex, Structure
 
+pytestmark = pytest.mark.slow
+
 EOS = (151645, 151643)
 SIZE = 151_936
 SCHEMA = JsonSchema(

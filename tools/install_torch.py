@@ -72,7 +72,7 @@ def planned(report: Mapping[str, Any], size_of: Callable[[str], int | None]) -> 
 def size_of(url: str) -> int | None:
     """Return what the server says about the length of a file; None when it does not say."""
     if not url.startswith(("http://", "https://")):
-        path = Path(url.removeprefix("file://"))
+        path = Path(urllib.request.url2pathname(url.removeprefix("file://")))
         return path.stat().st_size if path.is_file() else None
     # Some indexes answer HEAD without a length; the answer to a request for the first byte tells the whole.
     for method, headers, told in (("HEAD", {}, "Content-Length"), ("GET", {"Range": "bytes=0-0"}, "Content-Range")):

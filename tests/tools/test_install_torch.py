@@ -108,3 +108,9 @@ def test_an_index_that_does_not_have_it_fails_with_pips_own_words(
     monkeypatch.setenv("PIP_RETRIES", "0")
     assert install_torch.main(["--index", f"{index}/gone", "--dry-run"]) == 1
     assert "pip failed" in capfd.readouterr().err
+
+
+def test_a_local_wheel_whose_name_is_escaped_in_its_address_tells_its_size(tmp_path: Path) -> None:
+    wheel = tmp_path / "torch-2.13.0+cpu-py3-none-any.whl"
+    wheel.write_bytes(b"12345")
+    assert install_torch.size_of(f"file://{str(wheel).replace('+', '%2B')}") == 5

@@ -23,7 +23,6 @@ from qwenops.generation import (
     SamplingParams,
     Tokens,
 )
-from qwenops.models.artefact import Artefact
 from qwenops.models.spec import Scheme
 
 EOS = 151_645
@@ -48,10 +47,14 @@ Start = Callable[[], Awaitable[Scoring]]
         pytest.param("transformers", marks=[pytest.mark.slow, pytest.mark.reference]),
     ],
 )
-def start(request: pytest.FixtureRequest, tiny_checkpoint: Path, tiny_artefact: Callable[[Scheme], Artefact]) -> Start:
+def start(request: pytest.FixtureRequest) -> Start:
     """Return what starts an engine and waits until it is ready."""
     name: str = request.param
-    folder = tiny_artefact(Scheme.INT8).folder if name == "openvino" else tiny_checkpoint
+    folder = Path()
+    if name == "openvino":
+        folder = request.getfixturevalue("tiny_artefact")(Scheme.INT8).folder
+    elif name == "transformers":
+        folder = request.getfixturevalue("tiny_checkpoint")
     options = EngineOptions(model_dir=folder, model_name="tiny", context_tokens=512, max_running=4)
 
     async def begin() -> Scoring:

@@ -241,6 +241,11 @@ class TestShared:
             store.remove("hf:me/my-modle")
         assert "hf:me/my-model" in caught.value.hint
 
+    def test_a_known_model_that_is_not_there_is_not_offered_as_its_own_alternative(self, store: Store) -> None:
+        with pytest.raises(ModelNotFoundError, match="not in the store") as caught:
+            store.remove("random:tiny")
+        assert "random:tiny" not in caught.value.hint
+
     def test_left_overs_of_crashes_are_cleaned(self, store: Store) -> None:
         self.put(store, "hf:a/one", {"config.json": b"{}"})
         (store.places.blobs / "sha256-orphan").write_bytes(b"x")

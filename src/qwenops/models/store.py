@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from qwenops.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError
@@ -31,7 +32,7 @@ from qwenops.models.hub import (
 )
 from qwenops.models.locks import held, held_async
 from qwenops.models.manifest import Manifest, StoredFile, read_manifest, save_manifest, sync_folder, whole_manifest
-from qwenops.models.names import ModelName, parse_name, unknown_name
+from qwenops.models.names import ModelName, parse_name
 from qwenops.models.places import Places, size_of
 from qwenops.models.progress import Meter, Progress
 from qwenops.models.spec import Scheme
@@ -428,7 +429,7 @@ class Store:
         with held(self.places.lock(wanted.key), lambda: None, timeout_s=60.0):
             path = self.places.manifest(wanted.key)
             if not path.exists() and not (self.places.incoming(wanted.key)).exists():
-                raise unknown_name(wanted.text, self._names())
+                raise self._not_there(wanted.text)
             before = self.places.used_bytes()
             with self.places.whole_store():
                 path.unlink(missing_ok=True)
@@ -441,6 +442,11 @@ class Store:
         """Remove what crashed processes left behind, and what no model uses."""
         with self.places.whole_store():
             self.places.clean(self.wall_clock())
+
+    def _not_there(self, name: str) -> ModelNotFoundError:
+        near = get_close_matches(name, [each for each in self._names() if each != name], n=1)
+        hint = say("Did you mean {name}?", name=near[0]) if near else say("`qwenops list` shows what is there.")
+        return ModelNotFoundError(say("{name} is not in the store.", name=name), hint=hint)
 
     def _resolve_folder(self, wanted: ModelName, folder: Path) -> StoredModel:
         if (folder / MODEL_XML).is_file():

@@ -52,7 +52,7 @@ infra: ## Install the programs that infrastructure tests need (root, Debian pack
 
 prove: $(VENV)/.dev ## The long forms: whole benchmarks, overload; their result files are committed
 	$(PIP) install -c constraints.txt -e '.[genai]'
-	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python -m benchmarks.run_all
 
 docs: $(VENV)/.dev ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html

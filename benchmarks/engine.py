@@ -9,7 +9,6 @@ the same repetition.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import random
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recording import RESULTS, ratios, spread, write_result
+from benchmarks.recording import RESULTS, converted, ratios, spread, write_result
 from qwenops.command import run
 from qwenops.engines.steploop import resident_bytes
 
@@ -230,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="random:0.6b")
     parser.add_argument("--schemes", default="int8,int4")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--name", default="engine", help="of the result file")
     parser.add_argument("--child")
     parser.add_argument("--folder", type=Path, help="a converted model, for --child; {scheme} is filled in otherwise")
     parser.add_argument("--seed", type=int, default=1)
@@ -251,20 +251,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, each in SCENARIOS.items()
         },
     }
-    print(write_result("engine", options=options, results=results))
-    (RESULTS / "engine.md").write_text(table(results), encoding="utf-8")
+    print(write_result(given.name, options=options, results=results))
+    (RESULTS / f"{given.name}.md").write_text(table(results), encoding="utf-8")
     print(table(results))
-
-
-def converted(model: str, scheme: str) -> Path:
-    """Return the folder of the converted model, making what is missing."""
-    from qwenops.models.artefact import Scheme
-    from qwenops.models.hub import HubOptions
-    from qwenops.models.store import Store, default_root
-
-    store = Store(root=default_root(os.environ))
-    stored = asyncio.run(store.ensure(model, HubOptions(), lambda _progress: None))
-    return store.artefact(stored, Scheme(scheme), lambda _progress, _doing: None).folder
 
 
 if __name__ == "__main__":

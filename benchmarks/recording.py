@@ -1,5 +1,6 @@
 """What every result file carries: the machine, the versions, the options, and figures with their spread."""
 
+import asyncio
 import json
 import os
 import statistics
@@ -89,3 +90,14 @@ def write_result(name: str, *, options: Mapping[str, Any], results: Mapping[str,
     Path(file.name).chmod(0o644)
     Path(file.name).replace(target)
     return target
+
+
+def converted(model: str, scheme: str) -> Path:
+    """Return the folder of the converted model, making what is missing."""
+    from qwenops.models.artefact import Scheme
+    from qwenops.models.hub import HubOptions
+    from qwenops.models.store import Store, default_root
+
+    store = Store(root=default_root(os.environ))
+    stored = asyncio.run(store.ensure(model, HubOptions(), lambda _progress: None))
+    return store.artefact(stored, Scheme(scheme), lambda _progress, _doing: None).folder

@@ -3,8 +3,9 @@
     python -m benchmarks.served [--model random:0.6b] [--repetitions 5]
 
 Both sides are asked the same: greedy answers of fixed length to random prompts, 1 and 8 at a time. The client of the
-served side runs in this process, on the same cores, so its cost counts against us. Then: added time to first token, what
-the API process takes while idle, and whether 200 idle connections and 500 waiting requests slow the streams that run.
+served side runs in this process, on the same cores, so its cost counts against us. Then: added time to first token,
+what the API process takes while idle, and whether 200 idle connections and 500 waiting requests slow the streams that
+run.
 """
 
 import argparse
@@ -24,14 +25,12 @@ import aiohttp
 import psutil
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
-from benchmarks.recording import ratios, spread, write_result
+from benchmarks.recording import converted, ratios, spread, write_result
 from qwenops.command import spawn
 from qwenops.engines.openvino import open_engine
 from qwenops.engines.options import EngineOptions
 from qwenops.engines.seam import Engine
 from qwenops.generation import GenerationRequest, SamplingParams, Tokens
-from qwenops.models.artefact import Scheme
-from qwenops.models.store import open_store
 
 PROMPT_TOKENS = 128
 ANSWER_TOKENS = 128
@@ -218,11 +217,9 @@ async def crowd(session: ClientSession, url: str, model: str, repetitions: int) 
     }
 
 
-async def measure(model: str, repetitions: int) -> dict[str, Any]:
+async def measure(model: str, folder: Path, repetitions: int) -> dict[str, Any]:
     """Run all parts and return their figures."""
-    store = open_store()
-    artefact = await store.artefact(store.resolve(model), Scheme.INT8, lambda *_: None)
-    options = EngineOptions(model_dir=artefact.folder, model_name=model, context_tokens=CONTEXT_TOKENS, max_running=8)
+    options = EngineOptions(model_dir=folder, model_name=model, context_tokens=CONTEXT_TOKENS, max_running=8)
     timeout = ClientTimeout(total=REQUEST_TIMEOUT_S)
     with tempfile.TemporaryDirectory() as home:
         async with (
@@ -247,7 +244,7 @@ def main() -> None:
     parser.add_argument("--model", default="random:0.6b")
     parser.add_argument("--repetitions", type=int, default=5)
     arguments = parser.parse_args()
-    results = asyncio.run(measure(arguments.model, arguments.repetitions))
+    results = asyncio.run(measure(arguments.model, converted(arguments.model, "int8"), arguments.repetitions))
     options = {
         "model": arguments.model,
         "scheme": "int8",

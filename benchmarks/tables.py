@@ -1,0 +1,135 @@
+"""Fill the READMEs' tables of measured facts from the result files.
+
+    python -m benchmarks.tables [--check]
+
+Between the markers `measured:begin` and `measured:end` stands nothing that was written by hand. `--check` changes
+nothing and fails when a table is out of step; a test runs it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
+GIB = 1024**3
+
+WORDS = {
+    "README.md": {
+        "on": "{processor}, {threads} cores ({isa}), {memory:.0f} GiB; random weights of the true shapes; median.",
+        "what": "what",
+        "prefill": "reading prompts, tokens/s (8 × 500)",
+        "decode1": "writing, 1 caller, tokens/s",
+        "decode8": "writing, 8 callers, tokens/s",
+        "mixed": "8 callers, 500 tokens in, 100 out, tokens/s out",
+        "against": "the same, against openvino-genai",
+        "times": "{median:.2f} times ({min:.2f} to {max:.2f})",
+        "memory": "memory of the engine",
+        "convert": "converting, every tensor checked",
+        "http": "Served over HTTP instead of called in process: {one:.1%} of the speed for 1 caller, {eight:.1%} for 8, "
+        "{ttft:.1f} ms more to the first token. The API process idles at {rss:.0f} MiB and {cpu:.1f} % of a core.",
+    },
+    "README.zh-CN.md": {
+        "on": "{processor}，{threads} 核（{isa}），{memory:.0f} GiB；真实结构的随机权重；取中位数。",
+        "what": "项目",
+        "prefill": "读提示词，token/秒（8 × 500）",
+        "decode1": "写回答，1 人，token/秒",
+        "decode8": "写回答，8 人，token/秒",
+        "mixed": "8 人同时，读 500 写 100，写出 token/秒",
+        "against": "同上，与 openvino-genai 相比",
+        "times": "{median:.2f} 倍（{min:.2f} 到 {max:.2f}）",
+        "memory": "引擎内存",
+        "convert": "转换（逐个张量核对）",
+        "http": "走 HTTP 与进程内直接调用相比：1 人时速度为 {one:.1%}，8 人时为 {eight:.1%}；首字多等 {ttft:.1f} 毫秒。"
+        "API 进程空闲时占 {rss:.0f} MiB 内存、{cpu:.1f} % 的一个核。",
+    },
+}
+
+
+def read(name: str) -> dict[str, Any]:
+    """Read a result file."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def columns() -> dict[str, Mapping[str, Any]]:
+    """Return the engine's results by the heading of their column."""
+    small, large = read("engine")["results"], read("engine-1.7b")["results"]
+    return {
+        "0.6B int8": small["int8"],
+        "0.6B int4": small["int4"],
+        **{f"1.7B {scheme}": found for scheme, found in large.items()},
+    }
+
+
+def table(words: Mapping[str, str]) -> str:
+    """Return the table and the lines around it in one language."""
+    machine, found, convert = read("engine")["machine"], columns(), read("convert")["results"]
+
+    def conversion(column: str) -> str:
+        row = convert[column.lower()]
+        peak = row["peak_resident_bytes"]["median"] / GIB
+        return f"{row['seconds']['median']:.1f} s, {peak:.1f} GiB"
+
+    def rate(load: str) -> Callable[[str], str]:
+        return lambda column: f"{found[column]['scenarios'][load]['ours_tokens_per_s']['median']:,.0f}"
+
+    rows: dict[str, Callable[[str], str]] = {
+        **{load: rate(load) for load in ("prefill", "decode1", "decode8", "mixed")},
+        "against": lambda column: words["times"].format(**found[column]["scenarios"]["mixed"]["ratio"]),
+        "memory": lambda column: f"{found[column]['resident_bytes']['ours']['median'] / GIB:.2f} GiB",
+        "convert": conversion,
+    }
+    lines = [f"| {words['what']} | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
+    lines += [
+        f"| {words[name]} | " + " | ".join(cell(column) for column in found) + " |" for name, cell in rows.items()
+    ]
+    place = words["on"].format(
+        processor=machine["processor"],
+        threads=machine["threads"],
+        isa=", ".join(each.upper().replace("_", "-") for each in machine["isa"]),
+        memory=machine["memory_limit_bytes"] / GIB,
+    )
+    return "\n".join([place, "", *lines, "", served(words)])
+
+
+def served(words: Mapping[str, str]) -> str:
+    """Return the sentence on what HTTP costs."""
+    results = read("served")["results"]
+    return words["http"].format(
+        one=results["served_to_engine_1"]["median"],
+        eight=results["served_to_engine_8"]["median"],
+        ttft=results["added_ttft_ms"]["median"],
+        rss=results["idle"]["api_rss_mib"],
+        cpu=results["idle"]["api_cpu_percent_of_a_core"],
+    )
+
+
+def filled(readme: str) -> str:
+    """Return the text of a README with its table made anew."""
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table(WORDS[readme])}\n{END}{after}"
+
+
+def main() -> int:
+    """Fill or check both READMEs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = [readme for readme in WORDS if (ROOT / readme).read_text(encoding="utf-8") != filled(readme)]
+    if check and stale:
+        print(f"Out of step with benchmarks/results: {', '.join(stale)}. Run `python -m benchmarks.tables`.")
+        return 1
+    for readme in stale:
+        (ROOT / readme).write_text(filled(readme), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

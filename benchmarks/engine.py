@@ -10,7 +10,6 @@ the same repetition.
 
 import argparse
 import json
-import os
 import random
 import statistics
 import sys

@@ -26,11 +26,11 @@ WORDS = {
         "decode1": "writing, 1 caller, tokens/s",
         "decode8": "writing, 8 callers, tokens/s",
         "mixed": "8 callers, 500 tokens in, 100 out, tokens/s out",
-        "against": "the same, against openvino-genai",
+        "against": "that, against openvino-genai",
         "times": "{median:.2f} times ({min:.2f} to {max:.2f})",
         "memory": "memory of the engine",
         "convert": "converting, every tensor checked",
-        "http": "Served over HTTP instead of called in process: {one:.1%} of the speed for 1 caller, {eight:.1%} for 8, "
+        "http": "Served over HTTP instead of in process: {one:.1%} of the speed for 1 caller, {eight:.1%} for 8, "
         "{ttft:.1f} ms more to the first token. The API process idles at {rss:.0f} MiB and {cpu:.1f} % of a core.",
     },
     "README.zh-CN.md": {

@@ -106,7 +106,7 @@ async def served(model: str, session: ClientSession, home: Path) -> AsyncIterato
         "QWENOPS_ENGINE_MAX_RUNNING": "8",
         "QWENOPS_SERVE_LIMITS_QUEUE_REQUESTS": "1000",
         "QWENOPS_SERVE_LIMITS_QUEUE_TOKENS": "1000000",
-        "QWENOPS_SERVE_LOG_DIRECTORY": str(home / "logs"),
+        "QWENOPS_SERVE_LOG_DIR": str(home / "logs"),
         "QWENOPS_SERVE_DRAIN_DELAY_S": "0s",
         "QWENOPS_SERVE_DRAIN_TIMEOUT_S": "5s",
     }

@@ -9,7 +9,8 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
-from qwenops.generation import JsonObject, JsonSchema, Tokens
+from qwenops.engines.fake import Script
+from qwenops.generation import GenerationRequest, JsonObject, JsonSchema, Tokens
 from tests.serve.conftest import MODEL, Served, Start, make_served, scripted
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
@@ -371,3 +372,30 @@ def test_an_answer_that_was_begun_is_continued(server: Served) -> None:
     prompt = server.engine.requests[0].prompt
     assert isinstance(prompt, Tokens)
     assert "<assistant>It is<think>" in server.serving.model().tokenizer.decode(prompt.ids)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_cache_held_is_counted_once_for_each_prompt(start: Start, stream: bool) -> None:  # noqa: FBT001 -- pytest passes it
+    """The first answer to a prompt finds what was there before; the others also what the first has computed."""
+
+    def script(request: GenerationRequest) -> Script:
+        return Script(text="Yes.", cached_tokens=1 if request.id.endswith(("-0", "-2")) else 3)
+
+    served = start(make_served(script=script))
+    body: dict[str, Any] = {
+        "prompt": ["abcd", "efgh"],
+        "n": 2,
+        "stream": stream,
+        "stream_options": {"include_usage": True},
+    }
+    with client(served) as api:
+        if stream:
+            chunks = list(api.completions.create(model=MODEL, **body))
+            usage = chunks[-1].usage
+        else:
+            del body["stream_options"]
+            usage = api.completions.create(model=MODEL, **body).usage
+    assert usage is not None
+    assert usage.prompt_tokens_details is not None
+    assert usage.prompt_tokens_details.cached_tokens == 2
+    assert served.wait_for_records(1)[0].cached_tokens == 2

@@ -6,7 +6,7 @@ import pytest
 
 from qwenops.errors import EngineCrashedError, QwenOpsError
 from qwenops.generation import Chunk
-from qwenops.serve.exchange import Exchange, Work
+from qwenops.serve.exchange import Answering, Exchange
 from qwenops.serve.stream import EventStream, Mailbox, Numbered, first_of
 from tests.serve.conftest import make_served
 
@@ -42,7 +42,7 @@ async def never() -> Any:
     await asyncio.Event().wait()
 
 
-async def stream_of(work: Work, mailbox: Mailbox, exchange: Exchange, *, keep_alive_s: float = 5.0) -> EventStream:
+async def stream_of(work: Answering, mailbox: Mailbox, exchange: Exchange, *, keep_alive_s: float = 5.0) -> EventStream:
     return EventStream(
         work=work,
         mailbox=mailbox,
@@ -72,7 +72,7 @@ async def test_what_piles_up_behind_a_slow_reader_goes_out_in_one_write() -> Non
             await asyncio.sleep(0)
 
     exchange, records = exchange_of()
-    work = Work(produce(), never, ended=mailbox.close)
+    work = Answering(produce(), never, ended=mailbox.close)
     response = await stream_of(work, mailbox, exchange)
     network.open.clear()
     sending = asyncio.create_task(response({}, never, network.send))
@@ -94,7 +94,7 @@ async def test_each_chunk_of_a_fast_reader_goes_out_by_itself() -> None:
             await asyncio.sleep(0.01)
 
     exchange, _ = exchange_of()
-    work = Work(produce(), never, ended=mailbox.close)
+    work = Answering(produce(), never, ended=mailbox.close)
     response = await stream_of(work, mailbox, exchange)
     await response({}, never, network.send)
     assert network.bodies == [b"a", b"b", b"c", b"."]
@@ -108,7 +108,7 @@ async def test_silence_is_filled_with_comments_that_clients_ignore() -> None:
         mailbox.put(0, Chunk(text="a"))
 
     exchange, _ = exchange_of()
-    work = Work(produce(), never, ended=mailbox.close)
+    work = Answering(produce(), never, ended=mailbox.close)
     response = await stream_of(work, mailbox, exchange, keep_alive_s=0.02)
     await response({}, never, network.send)
     assert network.bodies[0] == b": waiting\n\n"
@@ -128,7 +128,7 @@ async def test_a_reader_that_takes_nothing_is_gone_and_the_work_is_cancelled() -
             raise
 
     exchange, records = exchange_of()
-    work = Work(produce(), never, ended=mailbox.close)
+    work = Answering(produce(), never, ended=mailbox.close)
     response = await stream_of(work, mailbox, exchange)
     network.open.clear()
     await response({}, never, network.send)
@@ -146,7 +146,7 @@ async def test_chunks_that_came_before_an_error_are_sent_before_it() -> None:
         raise EngineCrashedError("It died.")
 
     exchange, records = exchange_of()
-    work = Work(produce(), never, ended=mailbox.close)
+    work = Answering(produce(), never, ended=mailbox.close)
     response = await stream_of(work, mailbox, exchange)
     await response({}, never, network.send)
     assert b"".join(network.bodies) == b'abevent: error\ndata: {"error":"engine_crashed"}\n\n'
@@ -160,7 +160,7 @@ async def test_an_error_before_the_first_chunk_is_raised_before_anything_is_sent
         await asyncio.sleep(0)
         raise EngineCrashedError("It died.")
 
-    work = Work(produce(), never, ended=mailbox.close)
+    work = Answering(produce(), never, ended=mailbox.close)
     with pytest.raises(EngineCrashedError):
         await first_of(mailbox, work, keep_alive_s=5.0)
 
@@ -173,7 +173,7 @@ async def test_an_unforeseen_error_is_told_to_the_client_and_raised_for_the_log(
         raise ZeroDivisionError
 
     exchange, records = exchange_of()
-    work = Work(produce(), never, ended=mailbox.close)
+    work = Answering(produce(), never, ended=mailbox.close)
     response = await stream_of(work, mailbox, exchange)
     with pytest.raises(ZeroDivisionError):
         await response({}, never, network.send)
@@ -196,7 +196,7 @@ async def test_work_whose_client_goes_away_is_cancelled_and_waited_for() -> None
             await asyncio.sleep(0.01)
             freed.append(True)
 
-    work = Work(produce(), receive, ended=lambda: None)
+    work = Answering(produce(), receive, ended=lambda: None)
     waiting = asyncio.create_task(work.result())
     await asyncio.sleep(0)
     gone.set()

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from qwenops.errors import InvalidRequestError, QwenOpsError
 from qwenops.generation import Chunk, TokenLogprob
 from qwenops.serve.auth import Principal
-from qwenops.serve.exchange import Exchange, Work
+from qwenops.serve.exchange import Answering, Exchange
 from qwenops.serve.generating import Asked, Plan, conditions_of, generate, trace_of
 from qwenops.serve.reading import read_body
 from qwenops.serve.serving import ServedModel, Serving
@@ -113,7 +113,7 @@ async def answer_whole(asked: Asked[Any], plan: Plan, keep: Callable[[int, Chunk
         ClientGoneError: The client went away; the engine was told.
         QwenOpsError: What admission or the engine raises.
     """
-    work = Work(generate(asked, plan, keep), asked.receive, ended=lambda: None)
+    work = Answering(generate(asked, plan, keep), asked.receive, ended=lambda: None)
     try:
         await work.result()
     finally:
@@ -128,7 +128,7 @@ async def answer_stream(asked: Asked[Any], plan: Plan, rendering: Rendering) -> 
     """
     asked.exchange.stream = True
     mailbox = Mailbox()
-    work = Work(generate(asked, plan, mailbox.put), asked.receive, ended=mailbox.close)
+    work = Answering(generate(asked, plan, mailbox.put), asked.receive, ended=mailbox.close)
     try:
         first = await first_of(mailbox, work, keep_alive_s=KEEP_ALIVE_S)
     except BaseException:
@@ -150,16 +150,16 @@ async def answer_stream(asked: Asked[Any], plan: Plan, rendering: Rendering) -> 
 class Counts:
     """Tokens of one HTTP request, all its answers together."""
 
+    exchange: Exchange
+    """Knows what the prefix cache held."""
     prompt_tokens: int
     completion_tokens: int = 0
-    cached_tokens: int = 0
     reasoning_tokens: int = 0
 
     def add(self, chunk: Chunk) -> None:
         """Add the usage of an answer, if this chunk is its last."""
         if chunk.usage is not None:
             self.completion_tokens += chunk.usage.completion_tokens
-            self.cached_tokens = max(self.cached_tokens, chunk.usage.cached_tokens)
 
     def as_json(self) -> dict[str, Any]:
         """Return OpenAI's `usage`."""
@@ -167,7 +167,7 @@ class Counts:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "prompt_tokens_details": {"cached_tokens": self.exchange.cached_tokens},
             "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
         }
 

@@ -123,7 +123,7 @@ class _Conversation:
 
     def counts(self) -> Counts:
         """Return the count of the tokens so far."""
-        return Counts(prompt_tokens=self.plan.prompt_tokens)
+        return Counts(exchange=self.exchange, prompt_tokens=self.plan.prompt_tokens)
 
     def head(self, kind: str) -> dict[str, Any]:
         """Return the fields that every object of this answer begins with."""

@@ -46,7 +46,6 @@ class Exchange:
         self.prompt_length = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
-        self.cached_tokens = 0
         self.response_length = 0
         self.queue_s = 0.0
         self.first_s: float | None = None
@@ -54,15 +53,21 @@ class Exchange:
         self.finish_reason: str | None = None
         self.prompt: str | None = None
         self.response: list[str] | None = None
+        self._cached: dict[int, int] = {}
         self._closed = False
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompts that the prefix cache held, each prompt counted once like the prompts themselves."""
+        return sum(self._cached.values())
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the arrival."""
         return self.serving.clock() - self.arrived_s
 
-    def saw(self, chunk: Chunk) -> None:
-        """Take note of a chunk, in the moment it comes from the engine."""
+    def saw(self, chunk: Chunk, *, prompt: int = 0) -> None:
+        """Take note of a chunk of an answer to prompt number `prompt`, in the moment it comes from the engine."""
         if chunk.text:
             self.last_s = self.serving.clock()
             if self.first_s is None:
@@ -72,7 +77,9 @@ class Exchange:
                 self.response.append(chunk.text)
         self.completion_tokens += len(chunk.token_ids)
         if chunk.usage is not None:
-            self.cached_tokens += chunk.usage.cached_tokens
+            # Of several answers to one prompt the later ones find what the first has just computed.
+            cached = chunk.usage.cached_tokens
+            self._cached[prompt] = min(cached, self._cached.get(prompt, cached))
 
     def succeed(self) -> None:
         """Close the account of a complete answer."""
@@ -127,8 +134,8 @@ def unexpected(error: BaseException) -> QwenOpsError:
     )
 
 
-class Work:
-    """Work for a client that may go away: it is cancelled then, and what it held is given back."""
+class Answering:
+    """The making of an answer, for a client that may go away: it is cancelled then and gives back what it held."""
 
     def __init__(
         self, work: Coroutine[Any, Any, None], receive: Callable[[], Awaitable[Any]], *, ended: Callable[[], None]

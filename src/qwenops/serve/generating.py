@@ -71,6 +71,8 @@ class Plan:
 
     served: ServedModel
     requests: tuple[GenerationRequest, ...]
+    num_choices: int
+    """Requests in a row that answer the same prompt."""
     prompt_tokens: int
     """Of all different prompts together."""
 
@@ -321,7 +323,7 @@ def plan_of(
                 )
             )
     exchange.prompt_tokens = prompt_tokens
-    return Plan(served=served, requests=tuple(requests), prompt_tokens=prompt_tokens)
+    return Plan(served=served, requests=tuple(requests), num_choices=num_choices, prompt_tokens=prompt_tokens)
 
 
 async def generate(asked: "Asked[Any]", plan: Plan, put: Callable[[int, Chunk], None]) -> None:
@@ -354,7 +356,7 @@ async def _pump(plan: Plan, index: int, ticket: Ticket, exchange: Exchange, put:
     stream = cast("AsyncGenerator[Chunk]", plan.served.engine.generate(plan.requests[index]))
     async with aclosing(stream):
         async for chunk in ticket.watch(stream):
-            exchange.saw(chunk)
+            exchange.saw(chunk, prompt=index // plan.num_choices)
             put(index, chunk)
 
 

@@ -29,7 +29,7 @@ def native_router(serving: Serving) -> APIRouter:
         plan = await _plan(asked)
         answer = _Answer(
             parts_of(thinking=bool(asked.body.enable_thinking), tools=False, new_id=str),
-            Counts(prompt_tokens=plan.prompt_tokens),
+            Counts(exchange=asked.exchange, prompt_tokens=plan.prompt_tokens),
         )
         await answer_whole(asked, plan, answer.keep)
         exchange = asked.exchange

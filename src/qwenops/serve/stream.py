@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from qwenops.errors import QwenOpsError
 from qwenops.generation import Chunk
-from qwenops.serve.exchange import ClientGoneError, Exchange, Work, unexpected
+from qwenops.serve.exchange import Answering, ClientGoneError, Exchange, unexpected
 from qwenops.text import say
 
 DONE = b"data: [DONE]\n\n"
@@ -100,7 +100,7 @@ class EventStream(Response):
     def __init__(
         self,
         *,
-        work: Work,
+        work: Answering,
         mailbox: Mailbox,
         first: Sequence[Numbered],
         rendering: Rendering,
@@ -173,7 +173,7 @@ class EventStream(Response):
             ) from None
 
 
-async def first_of(mailbox: Mailbox, work: Work, *, keep_alive_s: float) -> list[Numbered]:
+async def first_of(mailbox: Mailbox, work: Answering, *, keep_alive_s: float) -> list[Numbered]:
     """Wait for the first chunks, or so long that something must be sent.
 
     Raises:

@@ -167,10 +167,9 @@ async def test_the_configured_model_takes_over_when_it_loads_again_and_the_fallb
 
 
 async def test_a_drain_ends_after_its_time(clock: ManualClock, started: Started) -> None:
-    primary, fallback = Model(clock, "big", MissingPartError("no")), Model(clock, "small")
+    primary, fallback = Model(clock, "big", *[ModelLoadError("no")] * 3), Model(clock, "small")
     engine = started(primary, fallback)
     await clock.run(engine.ready())
-    assert len(primary.opened) == 1  # another try cannot mend a missing part
     endless = asyncio.ensure_future(read(engine, request(max_tokens=5000)))
     await clock.advance(101)
     assert engine.info.model == "big"
@@ -321,3 +320,70 @@ def test_lack_of_memory_is_seen_behind_another_error() -> None:
     crash.__cause__ = NO_MEMORY
     assert is_out_of_memory(crash)
     assert not is_out_of_memory(None)
+
+
+async def test_a_model_that_loads_and_fails_for_good_gives_way_to_the_fallback_and_is_tried_again_later(
+    clock: ManualClock, started: Started
+) -> None:
+    primary, fallback = Model(clock, "big"), Model(clock, "small")
+    engine = started(primary, fallback)
+    await clock.advance(1)
+    primary.engines[0].crash(state=EngineState.FAILED)
+    await clock.advance(3)
+    assert (engine.info.model, engine.info.fallback_for, len(primary.opened)) == ("small", "big", 1)
+    await clock.advance(POLICY.retry_primary_every_s + 3)
+    assert (engine.info.model, engine.info.fallback_for, len(primary.opened)) == ("big", "", 2)
+    await closed(clock, engine, primary, fallback)
+
+
+@pytest.mark.parametrize(
+    ("failure", "opened"),
+    [(NO_MEMORY, POLICY.shrinks + POLICY.attempts), (MissingPartError("Not here."), 1)],
+    ids=["lack of memory", "what no try mends"],
+)
+async def test_what_another_try_beside_the_fallback_would_not_mend_is_not_tried(
+    clock: ManualClock, started: Started, failure: QwenOpsError, opened: int
+) -> None:
+    primary, fallback = Model(clock, "big", *[failure] * 20), Model(clock, "small")
+    engine = started(primary, fallback)
+    await clock.run(engine.ready())
+    assert (engine.info.model, len(primary.opened)) == ("small", opened)
+    await clock.advance(10 * POLICY.retry_primary_every_s)
+    assert (engine.info.model, len(primary.opened)) == ("small", opened)
+    await closed(clock, engine, primary, fallback)
+
+
+async def test_a_try_beside_the_fallback_that_lacks_memory_is_the_last_one(
+    clock: ManualClock, started: Started
+) -> None:
+    damaged = ModelLoadError("The file x is damaged.")
+    primary, fallback = Model(clock, "big", *[damaged] * 4, NO_MEMORY), Model(clock, "small")
+    engine = started(primary, fallback)
+    await clock.run(engine.ready())
+    await clock.advance(10 * POLICY.retry_primary_every_s)
+    assert (engine.info.model, len(primary.opened)) == ("small", 5)
+    await closed(clock, engine, primary, fallback)
+
+
+class Exhausted(FakeEngine):
+    """Keeps why it failed for good, as an engine in a process of its own does: the kernel killed it."""
+
+    async def ready(self) -> None:
+        if self.health.state is EngineState.FAILED:
+            crash = EngineCrashedError("Gone.")
+            crash.__cause__ = NO_MEMORY
+            raise crash
+
+
+async def test_a_model_that_the_kernel_killed_again_and_again_is_not_loaded_beside_the_fallback(
+    clock: ManualClock, started: Started
+) -> None:
+    primary, fallback = Model(clock, "big"), Model(clock, "small")
+    primary.kind = Exhausted
+    engine = started(primary, fallback)
+    await clock.run(engine.ready())
+    primary.engines[0].crash(state=EngineState.FAILED)
+    await clock.advance(10 * POLICY.retry_primary_every_s)
+    assert (engine.info.model, len(primary.opened)) == ("small", 1)
+    assert "Gone." in engine.info.health.reason
+    await closed(clock, engine, primary, fallback)

@@ -3,7 +3,9 @@
 * A model that does not load is tried `attempts` times, with growing waits; then the fallback serves in its place.
   `info.fallback_for` names the configured model and `health.reason` says what happened.
 * While the fallback serves, the configured model is tried again every `retry_primary_every_s`; once it is ready it
-  takes over, and the fallback finishes what it is answering and is closed.
+  takes over, and the fallback finishes what it is answering and is closed. Two cases are left alone: what another try
+  cannot mend, and lack of memory, for two models in it would cost the fallback its life.
+* A model that loads and then dies again and again gives way to the fallback at once.
 * Out of memory, at load or in flight, is answered by opening the same model with smaller options.
 
 Both models must share their tokenizer, as the sizes of Qwen3 do: prompts arrive as tokens.
@@ -90,6 +92,16 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
+async def _failure_of(engine: Engine) -> QwenOpsError:
+    """Return why an engine failed for good; one that loads in the background has kept the error."""
+    if isinstance(engine, _Loading):
+        try:
+            await engine.ready()
+        except QwenOpsError as error:
+            return error
+    return EngineError(engine.info.health.reason)
+
+
 class _Open:
     """An engine that is open, and how many requests it is answering."""
 
@@ -135,6 +147,8 @@ class ResilientEngine:
         self._state = EngineState.STARTING
         self._reason = ""
         self._why_fallback = ""
+        self._broken: QwenOpsError | None = None
+        """Why the primary does not serve while the fallback does."""
         self._why_small = ""
         self._shrunk = 0
         self._chosen_kv_bytes = 0
@@ -295,14 +309,22 @@ class ResilientEngine:
                 if not await self._load_again(say("The engine ran out of memory and is being opened smaller.")):
                     return
             elif serving is not None and serving.engine.info.health.state is EngineState.FAILED:
-                if not await self._load_again(serving.engine.info.health.reason):
+                # It loaded and died again and again: loading it once more would end the same way.
+                instead = self._fallback is not None and not self._why_fallback
+                broken = await _failure_of(serving.engine) if instead else None
+                if not await self._load_again(serving.engine.info.health.reason, broken=broken):
                     return
-            elif self._why_fallback and self._clock() >= due_s:
+                due_s = self._clock() + self._policy.retry_primary_every_s
+            elif self._may_return() and self._clock() >= due_s:
                 await self._try_to_return()
                 due_s = self._clock() + self._policy.retry_primary_every_s
 
-    async def _load_again(self, reason: str) -> bool:
-        """Close what served and load anew."""
+    def _may_return(self) -> bool:
+        """Whether another try of the primary could end well, and leaves the fallback that serves its memory."""
+        return bool(self._why_fallback) and not (isinstance(self._broken, HOPELESS) or is_out_of_memory(self._broken))
+
+    async def _load_again(self, reason: str, *, broken: QwenOpsError | None = None) -> bool:
+        """Close what served and load anew: the primary first, or, where it is `broken`, the fallback at once."""
         log.warning("Opening the engine anew: %s", reason)
         self._state, self._reason = EngineState.RESTARTING, reason
         self._steady.clear()
@@ -311,21 +333,25 @@ class ResilientEngine:
         if old is not None:
             self._restarts += old.engine.info.health.restarts
             await old.engine.aclose()
-        return await self._load()
+        return await self._load(broken)
 
-    async def _load(self) -> bool:
-        """Open the primary, else the fallback; return whether one serves."""
+    async def _load(self, broken: QwenOpsError | None = None) -> bool:
+        """Open the primary, else the fallback; return whether one serves. A `broken` primary is not tried."""
         self._why_fallback = ""
+        self._broken = None
         self._exhausted = None
         try:
+            if broken is not None:
+                raise broken
             await self._opened(self._primary)
         except QwenOpsError as error:
-            log.warning("The model %s does not load: %s", self._primary.options.model_name, error)
+            log.warning("The model %s does not work: %s", self._primary.options.model_name, error)
+            self._broken = error
             if self._fallback is None:
                 self._fail(error)
                 return False
             self._why_fallback = say(
-                "{fallback} serves in the place of {model}, which does not load: {reason}",
+                "{fallback} serves in the place of {model}, which does not work: {reason}",
                 fallback=self._fallback.options.model_name,
                 model=self._primary.options.model_name,
                 reason=error.message,
@@ -397,6 +423,7 @@ class ResilientEngine:
             opened = await self._ready_engine(self._primary, showing=False)
         except QwenOpsError as error:
             log.warning("The model %s still does not load: %s", self._primary.options.model_name, error)
+            self._broken = error
             return
         if opened is None:
             return

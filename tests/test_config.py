@@ -126,7 +126,7 @@ def test_the_file_that_was_named_goes_before_the_folder_and_that_before_the_user
         ("[serve]\nport = true\n", "serve.port: True is not possible", "number"),
         ("[serve.limits]\nmax_wait_s = 'soon'\n", "serve.limits.max_wait_s: 'soon' is no duration", "30s"),
         ("[engine]\nkv_cache_bytes = '4G'\n", "engine.kv_cache_bytes: '4G' is no size", "4GiB"),
-        ("[engine]\nkv_precision = 'u4'\n", "engine.kv_precision: 'u4' is not possible", "u8, bf16, f32"),
+        ("[engine]\nkv_precision = 'u4'\n", "engine.kv_precision: 'u4' is not possible", "auto, u8, bf16, f32"),
         ("[engine]\nprefix_cache = 'perhaps'\n", "engine.prefix_cache: 'perhaps'", "true or false"),
         ("[serve\n", "cannot be read", "config init"),
     ],

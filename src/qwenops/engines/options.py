@@ -28,8 +28,11 @@ class EngineOptions:
     kv_cache_bytes: int = option(
         0, help="Memory for the KV cache; 0 chooses from the memory limit.", unit=Unit.BYTES, minimum=0
     )
-    kv_precision: Literal["u8", "bf16", "f32"] = option(
-        "u8", help="Number format of the KV cache.", choices=("u8", "bf16", "f32"), flag=False
+    kv_precision: Literal["auto", "u8", "bf16", "f32"] = option(
+        "auto",
+        help="Number format of the KV cache; auto takes u8, or bf16 where there is memory for it and it is faster.",
+        choices=("auto", "u8", "bf16", "f32"),
+        flag=False,
     )
     prefill_precision: Literal["auto", "bf16", "f32"] = option(
         "auto", help="Arithmetic while reading prompts.", choices=("auto", "bf16", "f32"), flag=False

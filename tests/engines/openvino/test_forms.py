@@ -3,7 +3,17 @@ import math
 import numpy as np
 import pytest
 
-from qwenops.engines.openvino.forms import Times, _choose, _decode_up_to, difference
+from qwenops.engines.openvino.forms import (
+    Forms,
+    Times,
+    _better,
+    _choose,
+    _decode_up_to,
+    _not_needed,
+    _wanted,
+    difference,
+)
+from qwenops.engines.openvino.paged import CacheLayout, Form, KvPrecision, Precision
 from qwenops.engines.openvino.stepper import open_stepper
 from qwenops.engines.options import EngineOptions
 from qwenops.errors import ConfigError
@@ -34,6 +44,44 @@ def test_what_the_options_say_is_done() -> None:
     assert _choose(AMX, "f32", "auto") == ("f32", "f32")
     assert _choose(AMX, "auto", "bf16") == ("bf16", "bf16")
     assert _choose({"f32": AMX["f32"]}, "auto", "auto") == ("f32", "f32")
+
+
+def test_where_memory_allows_one_form_it_is_the_one_that_was_asked_for() -> None:
+    both: tuple[Precision, ...] = ("f32", "bf16")
+    assert _wanted(both, "auto", "auto", 2) == (["f32", "bf16"], "")
+    assert _wanted(both, "auto", "auto", 1)[0] == ["bf16"]
+    assert _wanted(both, "auto", "f32", 1)[0] == ["f32"]
+    assert _wanted(both, "bf16", "bf16", 1) == (["bf16"], "")
+    assert "Memory allows one" in _wanted(both, "auto", "auto", 1)[1]
+    with pytest.raises(ConfigError, match=r"one compiled form.*bf16 and f32"):
+        _wanted(both, "bf16", "f32", 1)
+
+
+def test_where_the_forms_cannot_share_a_cache_the_one_that_was_asked_for_stays() -> None:
+    assert _not_needed([]) == "f32"
+    assert _not_needed(["f32"]) == "bf16"
+    with pytest.raises(ConfigError, match="differently"):
+        _not_needed(["bf16", "f32"])
+
+
+def test_the_larger_cache_is_taken_only_where_it_is_worth_its_memory() -> None:
+    def forms(kv: KvPrecision, call_s: float) -> Forms:
+        form = Form(precision="bf16", request=None, layout=CacheLayout(tensors=(), block_bytes=1))
+        return Forms(
+            prefill=form,
+            decode=form,
+            decode_up_to=8,
+            reason="",
+            kv_precision=kv,
+            kv_reason="",
+            prompt_tokens_per_s=1.0,
+            call_s=call_s,
+        )
+
+    assert _better(forms("u8", 1.10), forms("bf16", 1.0)).kv_precision == "bf16"
+    kept = _better(forms("u8", 1.02), forms("bf16", 1.0))
+    assert kept.kv_precision == "u8"
+    assert "1.02 s over u8 and 1.00 s over bf16" in kept.kv_reason
 
 
 def test_the_difference_of_nonsense_is_infinite() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from qwenops.engines.openvino.stepper import PagedStepper
 from qwenops.engines.seam import EngineHealth, EngineInfo
+from qwenops.engines.steploop import Scores
 from qwenops.errors import InvalidRequestError, PromptTooLongError, QwenOpsError
 from qwenops.generation import (
     Choice,
@@ -45,7 +46,20 @@ def finish(stepper: PagedStepper, requests: Iterable[GenerationRequest] = ()) ->
         for name, piece in stepper.step():
             if isinstance(piece, QwenOpsError):
                 raise piece
+            assert isinstance(piece, Chunk)
             found.setdefault(name, []).append(piece)
+        stepper.scheduler.check()
+    raise AssertionError("it does not end")
+
+
+def scored(stepper: PagedStepper, prompts: Sequence[Sequence[int]], labels: Sequence[int]) -> Scores:
+    """Submit prompts, step until their scores come, and return them."""
+    stepper.submit_score("s", [Tokens(ids=tuple(each)) for each in prompts], labels)
+    for _ in range(1000):
+        for name, found in stepper.step():
+            if name == "s":
+                assert isinstance(found, tuple)
+                return found
         stepper.scheduler.check()
     raise AssertionError("it does not end")
 
@@ -64,7 +78,7 @@ def test_facts_and_stats_are_the_fields_of_the_seam(stepper_of: Open) -> None:
     assert info.quantization == "f32"
     assert info.context_tokens == 1024
     assert info.kv_capacity_tokens >= 1024
-    assert set(info.notes) == {"threads", "isa", "arithmetic", "kv_cache"}
+    assert set(info.notes) == {"threads", "isa", "arithmetic", "kv_cache", "kv_precision"}
     assert all(info.notes.values())
 
 
@@ -193,7 +207,7 @@ def test_a_json_answer_can_be_read(stepper_of: Open) -> None:
 def test_scores_are_the_softmax_over_the_labels(stepper_of: Open) -> None:
     stepper = stepper_of(**EXACT)
     prompts = [prompt(50, seed=1), prompt(90, seed=2), prompt(50, seed=1)]
-    scores = stepper.score([Tokens(ids=each) for each in prompts], [500, 600, 700])
+    scores = scored(stepper, prompts, [500, 600, 700])
     assert scores[0] == pytest.approx(scores[2])
     for found, ids_ in zip(scores, prompts, strict=True):
         assert sum(found) == pytest.approx(1)
@@ -204,16 +218,38 @@ def test_scores_are_the_softmax_over_the_labels(stepper_of: Open) -> None:
     assert stepper.stats()["kv_used_ratio"] == 0
 
 
-def test_answers_go_on_while_labels_are_scored(stepper_of: Open) -> None:
-    stepper = stepper_of(**EXACT)
+def test_answers_go_on_in_every_step_while_a_long_prompt_is_scored(stepper_of: Open) -> None:
+    stepper = stepper_of(**EXACT, max_batched_tokens=64)
     expected = ids(finish(stepper, [ask("a", prompt(33))])["a"])
     stepper.submit(ask("a", prompt(33)))
-    stepper.step()
-    stepper.score([Tokens(ids=prompt(700, seed=each)) for each in range(3)], [1, 2])
-    pieces = stepper.step()
-    assert len(pieces) > 3
-    rest = finish(stepper)["a"]
-    assert expected[1:] == ids([piece for _, piece in pieces if isinstance(piece, Chunk)] + rest)
+    first = stepper.step()
+    stepper.submit_score("s", [Tokens(ids=prompt(700, seed=1))], [1, 2])
+    streamed = [piece for _, piece in first]
+    for _ in range(8):
+        ((name, piece),) = stepper.step()
+        assert name == "a"
+        streamed.append(piece)
+    assert "s" in stepper._scorings
+    while stepper.has_work:
+        streamed += [piece for name, piece in stepper.step() if name == "a"]
+    assert ids([piece for piece in streamed if isinstance(piece, Chunk)]) == expected
+
+
+def test_cancelled_scores_free_all_they_held_at_any_point(stepper_of: Open) -> None:
+    stepper = stepper_of(**EXACT, max_batched_tokens=64, prefix_cache=False)
+    prompts = [prompt(400, seed=1), prompt(20, seed=2)]
+    for steps in range(4):
+        stepper.submit_score("s", [Tokens(ids=each) for each in prompts], [1, 2])
+        for _ in range(steps):
+            assert stepper.step() == []
+        stepper.cancel("s")
+        assert not stepper.has_work
+        assert stepper.stats()["kv_used_ratio"] == 0
+    assert len(scored(stepper, prompts, [1, 2])) == 2
+
+
+def test_no_prompt_has_no_score(stepper_of: Open) -> None:
+    assert scored(stepper_of(**EXACT), [], [1, 2]) == ()
 
 
 @pytest.mark.parametrize(
@@ -247,13 +283,13 @@ def test_a_prompt_over_the_context_or_the_cache_is_refused(stepper_of: Open) -> 
     with pytest.raises(PromptTooLongError, match="480"):
         small.submit(ask("a", prompt(480)))
     with pytest.raises(PromptTooLongError, match="480"):
-        small.score([Tokens(ids=prompt(480))], [1, 2])
+        small.submit_score("s", [Tokens(ids=prompt(480))], [1, 2])
 
 
 @pytest.mark.parametrize("labels", [[], [5], [5, 5], [5, -1], [5, 151_936]])
 def test_labels_that_are_no_choice_are_refused(stepper_of: Open, labels: list[int]) -> None:
     with pytest.raises(InvalidRequestError, match="labels"):
-        stepper_of(**EXACT).score([Tokens(ids=(1, 2))], labels)
+        stepper_of(**EXACT).submit_score("s", [Tokens(ids=(1, 2))], labels)
 
 
 @pytest.mark.parametrize("scheme", [Scheme.BF16, Scheme.INT8, Scheme.INT4])

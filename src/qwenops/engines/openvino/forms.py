@@ -4,13 +4,16 @@ bf16 is the faster arithmetic for prompts where the processor has it, and on pro
 for answers, by up to 1.8 times; on others one form is best at both, and a second would only cost memory. So both
 are compiled, compared for sanity, timed for a second, and what is not needed is dropped. A form whose logits are not
 finite, or are absurd beside those of f32, is never used.
+
+The format of the KV cache is asked of the machine too: u8 takes the least memory, and bf16 need not be unpacked, but
+only bf16 arithmetic can use it. Where memory has room for both, what answers a long call sooner is kept.
 """
 
 import math
 import time
 from array import array
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +44,12 @@ WORTH = 1.12
 PROMPT_TOKENS = 256
 SMALL_STEPS = (1, 8, 32)
 """Tokens of the steps that are timed beside a prompt's."""
-_CONTEXT_TOKENS = 512
+LONG_TOKENS = 512
+"""What 8 sequences have behind them when the formats of the KV cache are compared."""
+CALL_PROMPT_TOKENS, CALL_ANSWER_TOKENS = 500, 100
+"""The call that they are compared by."""
+WORTH_MEMORY = 1.04
+"""How much sooner the larger cache must answer such a call."""
 
 _PRECISIONS: Mapping[KvPrecision, tuple[Precision, ...]] = {"u8": ("f32", "bf16"), "bf16": ("bf16",), "f32": ("f32",)}
 """Which arithmetic OpenVINO's attention kernels accept over which cache."""
@@ -56,9 +64,11 @@ class Forms:
     decode_up_to: int
     """Steps of up to so many tokens are for the decode form."""
     reason: str
+    kv_precision: KvPrecision
+    kv_reason: str
     prompt_tokens_per_s: float
-    step_s: float
-    """Of one decoding step of 8 sequences; 0 when not measured."""
+    call_s: float
+    """Of a long call, one of 8 at a time: 500 tokens read and 100 written."""
 
     @property
     def count(self) -> int:
@@ -66,14 +76,19 @@ class Forms:
         return 1 if self.prefill is self.decode else 2
 
 
+Clock = Callable[[], float]
+Report = Callable[[float, str], None]
+
+
 def open_forms(
     options: CompileOptions,
     *,
     prefill: Wanted = "auto",
     decode: Wanted = "auto",
-    room_for_two: bool = True,
-    clock: Callable[[], float] = time.perf_counter,
-    report: Callable[[float, str], None] = lambda _progress, _doing: None,
+    kv_choices: Sequence[KvPrecision] = (),
+    room_for: int = 3,
+    clock: Clock = time.perf_counter,
+    report: Report = lambda _progress, _doing: None,
 ) -> Forms:
     """Compile what may be needed, compare, time, choose; the rest is dropped.
 
@@ -81,18 +96,54 @@ def open_forms(
         options: What all forms have in common.
         prefill: Arithmetic for prompts.
         decode: Arithmetic for answers.
-        room_for_two: Whether memory allows two forms at a time.
+        kv_choices: Formats of the KV cache to choose from, the smallest first; none means the one of `options`.
+        room_for: How many forms fit the memory at a time.
         clock: Seconds that never go back.
         report: Takes progress and what is being done.
 
     Raises:
-        ConfigError: The options contradict each other or the processor.
+        ConfigError: The options contradict each other, the processor or the memory.
         ModelLoadError: The model cannot be compiled, or computes nonsense in every arithmetic.
     """
+    choices = tuple(kv_choices) or (options.kv_precision,)
+    first = replace(options, kv_precision=choices[0])
+    best = _open_over(first, prefill, decode, room_for=room_for, clock=clock, report=report)
+    for kv_precision in choices[1:]:
+        if not _possible(kv_precision, (prefill, decode)) or room_for <= best.count:
+            continue
+        report(0.8, say("Trying a KV cache in {kv}.", kv=kv_precision))
+        other = _open_over(
+            replace(options, kv_precision=kv_precision), prefill, decode, room_for=1, clock=clock, report=_quiet
+        )
+        best = _better(best, other)
+        del other
+        give_memory_back()
+    return best
+
+
+def _quiet(_progress: float, _doing: str) -> None:
+    """Report nothing: progress does not go back."""
+
+
+def _better(small: Forms, large: Forms) -> Forms:
+    """Return the one that is worth its memory, with the reason."""
+    taken = large if small.call_s > WORTH_MEMORY * large.call_s else small
+    reason = say(
+        "Measured here: a long call takes {small_s} s over {small} and {large_s} s over {large}, 8 at a time.",
+        small_s=f"{small.call_s:.2f}",
+        small=small.kv_precision,
+        large_s=f"{large.call_s:.2f}",
+        large=large.kv_precision,
+    )
+    return replace(taken, kv_reason=reason)
+
+
+def _open_over(
+    options: CompileOptions, prefill: Wanted, decode: Wanted, *, room_for: int, clock: Clock, report: Report
+) -> Forms:
+    """Open the best forms over one format of the KV cache."""
     allowed = _allowed(options.kv_precision, (prefill, decode))
-    wanted = [each for each in allowed if "auto" in (prefill, decode) or each in (prefill, decode)]
-    if not room_for_two and len(wanted) > 1:
-        wanted = ["bf16"]
+    wanted, note = _wanted(allowed, prefill, decode, room_for)
     report(0.1, say("Reading the model."))
     model = read_paged_model(options.model_xml)
     forms: dict[Precision, Form] = {}
@@ -102,20 +153,50 @@ def open_forms(
     del model
     give_memory_back()
     report(0.75, say("Comparing and timing."))
-    note = _drop_broken(forms, asked={prefill, decode} - {"auto"})
+    note = _drop_broken(forms, asked={prefill, decode} - {"auto"}) or note
     times = {precision: _time(form, clock) for precision, form in forms.items()}
     chosen = _choose(times, prefill, decode)
+    reading, writing = times[chosen[0]], forms[chosen[1]]
+    prompt_tokens_per_s = PROMPT_TOKENS / reading[PROMPT_TOKENS]
     result = Forms(
         prefill=forms[chosen[0]],
-        decode=forms[chosen[1]],
+        decode=writing,
         decode_up_to=_decode_up_to(times, chosen),
         reason=note or _reason(times, chosen, prefill, decode),
-        prompt_tokens_per_s=PROMPT_TOKENS / times[chosen[0]][PROMPT_TOKENS],
-        step_s=times[chosen[1]][8],
+        kv_precision=options.kv_precision,
+        kv_reason="",
+        prompt_tokens_per_s=prompt_tokens_per_s,
+        call_s=CALL_PROMPT_TOKENS / prompt_tokens_per_s + CALL_ANSWER_TOKENS * _time_long(writing, clock) / 8,
     )
     del forms
     give_memory_back()
     return result
+
+
+def _wanted(
+    allowed: Sequence[Precision], prefill: Wanted, decode: Wanted, room_for: int
+) -> tuple[list[Precision], str]:
+    """Return what to compile, and why it is less than could be."""
+    wanted = [each for each in allowed if "auto" in (prefill, decode) or each in (prefill, decode)]
+    if room_for > 1 or len(wanted) == 1:
+        return wanted, ""
+    asked = [each for each in wanted if each in (prefill, decode)]
+    if len(asked) > 1:
+        raise ConfigError(
+            say(
+                "Memory allows one compiled form of the model; the options ask for two ({prefill} and {decode}).",
+                prefill=prefill,
+                decode=decode,
+            ),
+            hint=say("Set prefill_precision and decode_precision to the same, or raise the memory limit."),
+        )
+    only = asked[0] if asked else ("bf16" if "bf16" in wanted else wanted[0])
+    return [only], say("Memory allows one compiled form of the model: {precision}.", precision=only)
+
+
+def _possible(kv_precision: KvPrecision, asked: tuple[Wanted, Wanted]) -> bool:
+    allowed = _PRECISIONS[kv_precision]
+    return ("bf16" not in allowed or has_bf16()) and all(each in ("auto", *allowed) for each in asked)
 
 
 def _allowed(kv_precision: KvPrecision, asked: tuple[Wanted, Wanted]) -> tuple[Precision, ...]:
@@ -141,26 +222,36 @@ def _allowed(kv_precision: KvPrecision, asked: tuple[Wanted, Wanted]) -> tuple[P
     return allowed
 
 
-def _drop_broken(forms: dict[Precision, Form], asked: set[Wanted]) -> str:
+def _drop_broken(forms: dict[Precision, Form], asked: Collection[Wanted]) -> str:
     """Compute a short prompt in every form and remove those that disagree absurdly; say so."""
     logits = {precision: _probe(form, form) for precision, form in forms.items()}
     broken = {precision for precision, found in logits.items() if not np.isfinite(found).all()}
     if {"f32", "bf16"} == set(forms) and not broken:
         plain, fast = forms["f32"], forms["bf16"]
         if plain.layout != fast.layout:
-            del forms["f32"]
+            del forms[_not_needed(asked)]
             return say("One form serves both, because the forms lay out the KV cache differently here.")
         # The last row also comes from the f32 form reading what the bf16 form wrote.
         if max(difference(logits["bf16"], logits["f32"]), difference(_probe(fast, plain), logits["f32"])) > ABSURD:
             broken = {"bf16"}
     for precision in broken:
         del forms[precision]
-    if not forms or broken & asked:
+    if not forms or broken & {*asked}:
         raise ModelLoadError(
             say("The model computes nonsense in {precision} on this processor.", precision=", ".join(sorted(broken))),
             hint=say("Verify the model's files; set prefill_precision and decode_precision to f32."),
         )
     return say("{precision} gave nonsense in the self-check and is not used.", precision="bf16") if broken else ""
+
+
+def _not_needed(asked: Collection[Wanted]) -> Precision:
+    """Say which of two forms goes when they cannot share a cache."""
+    if {"bf16", "f32"} <= {*asked}:
+        raise ConfigError(
+            say("The bf16 and the f32 form lay out the KV cache differently on this processor, so one must do."),
+            hint=say("Set prefill_precision and decode_precision to the same."),
+        )
+    return "bf16" if "f32" in asked else "f32"
 
 
 def difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
@@ -181,19 +272,38 @@ def _probe(first: Form, then: Form) -> NDArray[np.float32]:
     return np.concatenate(rows)
 
 
-def _time(form: Form, clock: Callable[[], float]) -> dict[int, float]:
+def _time(form: Form, clock: Clock) -> dict[int, float]:
     """Return the seconds of a step by its number of tokens: a prompt, and small ones."""
     runner = _small_runner(form, form)
-    return {count: _best(runner, form, count, clock) for count in (*SMALL_STEPS, PROMPT_TOKENS)}
+    times = {
+        count: _best(
+            runner,
+            form,
+            [Piece(_sequence(64, first_block=2 * at), 63, 1, wants_row=True) for at in range(count)],
+            clock,
+            repeat=4,
+        )
+        for count in SMALL_STEPS
+    }
+    prompt = [Piece(_sequence(PROMPT_TOKENS), 0, PROMPT_TOKENS, wants_row=True)]
+    return times | {PROMPT_TOKENS: _best(runner, form, prompt, clock, repeat=2)}
 
 
-def _best(runner: Runner, form: Form, count: int, clock: Callable[[], float]) -> float:
-    pieces = [Piece(_sequence(PROMPT_TOKENS), 0, PROMPT_TOKENS, wants_row=True)]
-    if count < PROMPT_TOKENS:
-        pieces = [Piece(_sequence(64, first_block=2 * at), 63, 1, wants_row=True) for at in range(count)]
+def _time_long(form: Form, clock: Clock) -> float:
+    """Return the seconds of a step of 8 sequences that have a call behind them."""
+    runner = _small_runner(form, form)
+    runner.touch()
+    each = blocks_for(LONG_TOKENS)
+    pieces = [
+        Piece(_sequence(LONG_TOKENS, first_block=each * at), LONG_TOKENS - 1, 1, wants_row=True) for at in range(8)
+    ]
+    return _best(runner, form, pieces, clock, repeat=4)
+
+
+def _best(runner: Runner, form: Form, pieces: Sequence[Piece], clock: Clock, *, repeat: int) -> float:
     runner.run_in(form, pieces)
     best = math.inf
-    for _ in range(4 if count < PROMPT_TOKENS else 2):
+    for _ in range(repeat):
         begun = clock()
         runner.run_in(form, pieces)
         best = min(best, clock() - begun)
@@ -205,8 +315,8 @@ def _small_runner(first: Form, then: Form) -> Runner:
         first,
         then,
         decode_up_to=1,
-        num_blocks=2 * max(SMALL_STEPS),
-        context_tokens=_CONTEXT_TOKENS,
+        num_blocks=max(2 * max(SMALL_STEPS), 8 * blocks_for(LONG_TOKENS)),
+        context_tokens=LONG_TOKENS,
         max_tokens=PROMPT_TOKENS,
         max_sequences=max(SMALL_STEPS),
     )

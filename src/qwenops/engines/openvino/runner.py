@@ -4,6 +4,7 @@ It takes a step, lays its pieces out as the paged model wants them, lets one of 
 the rows of logits that were asked for. Inputs live in arrays that are kept; nothing is copied that need not be.
 """
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,12 @@ class Runner:
         self._block_begins = np.zeros(max_sequences + 1, np.int32)
         self._longest = np.zeros((), np.int32)
         self._counting = np.arange(context_tokens + BLOCK_TOKENS, dtype=np.int64)
+
+    def touch(self) -> None:
+        """Take the cache's memory from the system now, as it will be when it is full."""
+        for tensor in self._cache.values():
+            memory = (ctypes.c_char * tensor.byte_size).from_address(tensor.data.ctypes.data)
+            ctypes.memset(memory, 0, tensor.byte_size)
 
     def run(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
         """Compute one step; return `[rows, vocabulary]`, one row for each piece that wants one, in their order.

@@ -5,7 +5,6 @@ samplers choose from the rows, each answer turns its token into text. `open_step
 from what this machine is.
 """
 
-import itertools
 import os
 import secrets
 import time
@@ -20,10 +19,10 @@ from qwenops.engines.openvino.paged import CompileOptions, forget_file, give_mem
 from qwenops.engines.openvino.runner import Runner
 from qwenops.engines.openvino.sampling import Row, choose, label_probabilities
 from qwenops.engines.openvino.scheduler import Piece, Scheduler, SchedulerOptions, Step, Tracked
-from qwenops.engines.openvino.sizing import check_fit, plan_blocks
+from qwenops.engines.openvino.sizing import forms_that_fit, kv_choices, mixed_tokens, plan_blocks
 from qwenops.engines.openvino.structure import Grammars
 from qwenops.engines.options import EngineOptions
-from qwenops.engines.steploop import resident_bytes
+from qwenops.engines.steploop import Scores, resident_bytes
 from qwenops.errors import EngineError, InvalidRequestError, PromptTooLongError, QwenOpsError
 from qwenops.generation import Chunk, GenerationRequest, SamplingParams, Tokens
 from qwenops.hardware.machine import Machine, detect_machine, plan_environment, plan_threads
@@ -32,13 +31,11 @@ from qwenops.models.artefact import Artefact, open_artefact
 from qwenops.models.tokenizer import Tokenizer, open_tokenizer
 from qwenops.text import say
 
-MIXED_TOKENS = 256
-"""Most tokens of a step while somebody decodes: prompts are read as fast as in longer steps, and the pause is short."""
 LEAST_LABELS = 2
 FORGET = 0.95
 """What a step's share in the measured rates keeps with each later step."""
 
-Event = tuple[str, Chunk | QwenOpsError]
+Event = tuple[str, Chunk | Scores | QwenOpsError]
 
 
 class Rate:
@@ -60,6 +57,25 @@ class Rate:
     def per_s(self) -> float:
         """The rate; 0 while nothing was counted."""
         return self._tokens / self._seconds if self._seconds > 0 else 0.0
+
+
+class _Scoring:
+    """A call for scores: its prompts are sequences like any other."""
+
+    __slots__ = ("found", "labels", "name", "sequences")
+
+    def __init__(self, name: str, labels: tuple[int, ...], num_prompts: int) -> None:
+        self.name = name
+        self.labels = labels
+        self.sequences = [f"\0{name}:{at}" for at in range(num_prompts)]
+        self.found: dict[str, tuple[float, ...]] = {}
+
+    @property
+    def scores(self) -> Scores | None:
+        """Return the scores in the order of the prompts; None while one is missing."""
+        if len(self.found) < len(self.sequences):
+            return None
+        return tuple(self.found[name] for name in self.sequences)
 
 
 class PagedStepper:
@@ -102,8 +118,10 @@ class PagedStepper:
         self._clock = clock
         self._entropy = entropy
         self._answers: dict[str, Answer] = {}
-        self._scores: dict[str, tuple[tuple[int, ...], tuple[float, ...] | EngineError | None]] = {}
-        self._calls = itertools.count(1)
+        self._scorings: dict[str, _Scoring] = {}
+        """Calls for scores by their name."""
+        self._scored: dict[str, _Scoring] = {}
+        """To which of them a sequence belongs."""
         self._ready: list[Event] = []
         self._prefill_rate = Rate()
         self._decode_rate = Rate()
@@ -128,7 +146,7 @@ class PagedStepper:
             raise InvalidRequestError(
                 say("This engine takes tokens, not messages."), hint=say("Render the conversation."), param="prompt"
             )
-        if request.id in self._answers:
+        if request.id in self._answers or request.id in self._scorings:
             raise InvalidRequestError(say("A request {id!r} is in flight already.", id=request.id), param="id")
         self._check_sampling(request.sampling)
         room = self._check_prompt(request.prompt.ids)
@@ -144,50 +162,37 @@ class PagedStepper:
         self.scheduler.add(sequence)
         self._answers[request.id] = answer
 
-    def cancel(self, request_id: str) -> None:
-        """Forget a request and free all it held; an unknown id is no error."""
-        if self._answers.pop(request_id, None) is not None:
-            self.scheduler.finish(request_id)
-        self._ready = [event for event in self._ready if event[0] != request_id]
-
-    def step(self) -> list[Event]:
-        """Compute once; return the new pieces by request. A failure is the last piece of its request."""
-        if self.scheduler.has_work:
-            self._compute()
-        events, self._ready = self._ready, []
-        return events
-
-    def score(self, prompts: Sequence[Tokens], label_ids: Sequence[int]) -> list[tuple[float, ...]]:
-        """Return the probabilities of the labels after each prompt.
-
-        Prompts are sequences like any other: they share beginnings, and answers that run meanwhile go on in the same
-        steps (their pieces come with the next `step`).
+    def submit_score(self, name: str, prompts: Sequence[Tokens], label_ids: Sequence[int]) -> None:
+        """Queue prompts whose labels are scored; they share beginnings and steps with everything else.
 
         Raises:
             InvalidRequestError: A label is not exactly one token of the vocabulary, or there are fewer than two.
             PromptTooLongError: A prompt does not fit.
-            EngineError: The logits were not finite.
         """
+        if name in self._answers or name in self._scorings:
+            raise InvalidRequestError(say("A request {id!r} is in flight already.", id=name), param="id")
         labels = self._check_labels(label_ids)
         for prompt in prompts:
             self._check_prompt(prompt.ids)
-        call = next(self._calls)
-        names = [f"\0score:{call}:{at}" for at in range(len(prompts))]
-        try:
-            for name, prompt in zip(names, prompts, strict=True):
-                self.scheduler.add(Tracked(name, prompt.ids, max_new_tokens=0))
-                self._scores[name] = (labels, None)
-            while any(self._scores[name][1] is None for name in names):
-                self._compute()
-            return [self._score_of(name) for name in names]
-        finally:
-            for name in names:
-                self.scheduler.finish(name)
-                self._scores.pop(name, None)
+        self._add_scoring(_Scoring(name, labels, len(prompts)), [prompt.ids for prompt in prompts])
 
-    def pin(self, tokens: Sequence[int], namespace: str = "") -> int:
-        """Keep the cache of a beginning once it is computed; return how many tokens that covers."""
-        return self.scheduler.pin(namespace, tokens)
+    def cancel(self, name: str) -> None:
+        """Forget a request or a call for scores and free all it held; an unknown name is no error."""
+        if self._answers.pop(name, None) is not None:
+            self.scheduler.finish(name)
+        if name in self._scorings:
+            self._drop_scoring(self._scorings[name])
+        self._ready = [event for event in self._ready if event[0] != name]
+
+    def step(self) -> list[Event]:
+        """Compute once; return the new pieces by request, and the scores of each call that is complete.
+
+        A failure is the last piece of its request.
+        """
+        if self.scheduler.has_work:
+            self._compute()
+        events, self._ready = self._ready, []
+        return events
 
     def stats(self) -> dict[str, Any]:
         """Count what runs, waits and is used."""
@@ -207,23 +212,21 @@ class PagedStepper:
         for name in tuple(self.scheduler.sequences):
             self.scheduler.finish(name)
         self._answers.clear()
+        self._scorings.clear()
+        self._scored.clear()
         self._ready.clear()
         self._runner = None
 
     def warm_up(self, num_tokens: int) -> None:
         """Compute a prompt as long as a step may be, so that the first request finds everything allocated."""
         size = min(num_tokens, self.scheduler.capacity_tokens, self._context_tokens - 1)
-        name = "\0warm"
-        self.scheduler.add(
-            Tracked(name, [11 + 37 * each % 997 for each in range(size)], max_new_tokens=0, namespace=name)
-        )
-        self._scores[name] = ((0, 1), None)
+        warm = _Scoring("\0warm", (0, 1), 1)
+        self._add_scoring(warm, [[11 + 37 * each % 997 for each in range(size)]], namespace=warm.name)
         try:
-            while self._scores[name][1] is None:
+            while warm.name in self._scorings:
                 self._compute()
         finally:
-            self.scheduler.finish(name)
-            del self._scores[name]
+            self.cancel(warm.name)
         self._prefill_rate, self._decode_rate = Rate(), Rate()
 
     # -- one step --------------------------------------------------------------------------------------------------
@@ -249,7 +252,7 @@ class PagedStepper:
         tokens: dict[str, int | None] = {}
         for row, piece in zip(rows, wanted, strict=True):
             if piece.sequence.id not in self._answers:
-                self._take_score(row, piece.sequence.id)
+                self._take_score(piece.sequence.id, row)
                 tokens[piece.sequence.id] = None
         if not answering:
             return tokens
@@ -269,20 +272,34 @@ class PagedStepper:
                 tokens[name] = chosen.token_id if chunk.finish_reason is None else None
         return tokens
 
-    def _take_score(self, row: Row, name: str) -> None:
-        labels, _ = self._scores[name]
-        try:
-            self._scores[name] = (labels, label_probabilities(row, labels))
-        except EngineError as error:
-            self._scores[name] = (labels, error)
+    def _add_scoring(self, scoring: _Scoring, prompts: Sequence[Sequence[int]], namespace: str = "") -> None:
+        for name, ids in zip(scoring.sequences, prompts, strict=True):
+            self.scheduler.add(Tracked(name, ids, max_new_tokens=0, namespace=namespace))
+            self._scored[name] = scoring
+        if prompts:
+            self._scorings[scoring.name] = scoring
+        else:
+            self._ready.append((scoring.name, ()))
 
-    def _score_of(self, name: str) -> tuple[float, ...]:
-        found = self._scores[name][1]
-        if isinstance(found, EngineError):
-            raise found
-        if found is None:
-            raise EngineError(say("A prompt was not scored."), hint=say("Restart the engine."))
-        return found
+    def _take_score(self, name: str, row: Row) -> None:
+        scoring = self._scored.get(name)
+        if scoring is None:
+            return  # another prompt of its call has just failed
+        found: Scores | EngineError | None
+        try:
+            scoring.found[name] = label_probabilities(row, scoring.labels)
+            found = scoring.scores
+        except EngineError as error:
+            found = error
+        if found is not None:
+            self._drop_scoring(scoring)
+            self._ready.append((scoring.name, found))
+
+    def _drop_scoring(self, scoring: _Scoring) -> None:
+        del self._scorings[scoring.name]
+        for name in scoring.sequences:
+            del self._scored[name]
+            self.scheduler.finish(name)
 
     def _count(self, step: Step, seconds: float) -> None:
         prompts = sum(piece.count for piece in step.pieces if piece.count > 1)
@@ -363,7 +380,8 @@ def open_stepper(
     report(0.0, say("Opening the model's files."))
     artefact = open_artefact(options.model_dir)
     machine = detect_machine()
-    room_for_two = check_fit(artefact, options, machine)
+    room_for = forms_that_fit(artefact, options, machine)
+    choices = kv_choices(artefact, options, machine)
     threads = _threads(options, machine)
     environment = plan_environment(machine, threads.value)
     environ.update(environment.value)
@@ -372,12 +390,13 @@ def open_stepper(
         CompileOptions(
             model_xml=artefact.model_xml,
             threads=threads.value,
-            kv_precision=options.kv_precision,
+            kv_precision=choices[0],
             dynamic_quantization=options.dynamic_quantization,
         ),
         prefill=options.prefill_precision,
         decode=options.decode_precision,
-        room_for_two=room_for_two,
+        kv_choices=choices,
+        room_for=room_for,
         report=report,
     )
     context_tokens = min(options.context_tokens, artefact.spec.max_context_tokens)
@@ -394,6 +413,7 @@ def open_stepper(
         "isa": environment.reason,
         "arithmetic": forms.reason,
         "kv_cache": blocks.reason,
+        "kv_precision": forms.kv_reason or forms.kv_precision,
     }
     stepper = _joined(options, artefact, tokenizer, forms, blocks.value, context_tokens, threads.value, notes)
     report(0.9, say("Warming up."))
@@ -421,7 +441,7 @@ def _joined(
             num_blocks=num_blocks,
             max_running=options.max_running,
             max_batched_tokens=options.max_batched_tokens,
-            max_mixed_tokens=min(MIXED_TOKENS, options.max_batched_tokens),
+            max_mixed_tokens=mixed_tokens(forms.prompt_tokens_per_s, options.max_batched_tokens),
             prefix_cache=options.prefix_cache,
         )
     )

@@ -7,13 +7,13 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 from qwenops.engines.options import EngineOptions
-from qwenops.engines.steploop import Report
+from qwenops.engines.steploop import Report, Scores
 from qwenops.errors import (
     InsufficientMemoryError,
     InvalidRequestError,
@@ -46,11 +46,12 @@ class Counting:
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self._requests: dict[str, tuple[GenerationRequest, int]] = {}
+        self._scorings: dict[str, tuple[list[Tokens], list[int], list[tuple[float, ...]]]] = {}
         self._steps = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests)
+        return bool(self._requests or self._scorings)
 
     def facts(self) -> dict[str, Any]:
         return {"accepts": "tokens", "context_tokens": 100_000, "max_running": 7, "quantization": "none", "new": 1}
@@ -63,14 +64,31 @@ class Counting:
             raise ZeroDivisionError(request.id)
         self._requests[request.id] = (request, 0)
 
-    def cancel(self, request_id: str) -> None:
-        self._requests.pop(request_id, None)
+    def submit_score(self, name: str, prompts: Sequence[Tokens], label_ids: Sequence[int]) -> None:
+        if len(label_ids) < 2:
+            raise InvalidRequestError("Too few labels.", param="labels")
+        self._scorings[name] = (list(prompts), list(label_ids), [])
 
-    def step(self) -> list[tuple[str, Chunk | QwenOpsError]]:
+    def cancel(self, name: str) -> None:
+        self._requests.pop(name, None)
+        self._scorings.pop(name, None)
+
+    def step(self) -> list[tuple[str, Chunk | Scores | QwenOpsError]]:
         self._steps += 1
         if self._options.model_name == "slow":
             time.sleep(0.02)
-        return [(name, self._one(name)) for name in list(self._requests)]
+        return [*((name, self._one(name)) for name in list(self._requests)), *self._scored()]
+
+    def _scored(self) -> Iterator[tuple[str, Scores]]:
+        """Score one prompt of each call."""
+        for name, (prompts, labels, found) in list(self._scorings.items()):
+            prompt = prompts[len(found)]
+            if prompt.ids[0] == Deed.KILL_ITSELF:
+                do(Deed.KILL_ITSELF)
+            found.append(tuple(len(prompt.ids) + label for label in labels))
+            if len(found) == len(prompts):
+                del self._scorings[name]
+                yield name, tuple(found)
 
     def _one(self, name: str) -> Chunk | QwenOpsError:
         request, count = self._requests[name]
@@ -93,15 +111,13 @@ class Counting:
             usage=Usage(prompt_tokens=len(request.prompt.ids), completion_tokens=count) if last else None,
         )
 
-    def score(self, prompts: Sequence[Tokens], label_ids: Sequence[int]) -> list[tuple[float, ...]]:
-        if len(label_ids) < 2:
-            raise InvalidRequestError("Too few labels.", param="labels")
-        if any(prompt.ids[0] == Deed.KILL_ITSELF for prompt in prompts):
-            do(Deed.KILL_ITSELF)
-        return [tuple(len(prompt.ids) + label for label in label_ids) for prompt in prompts]
-
     def stats(self) -> dict[str, Any]:
-        return {"running": len(self._requests), "waiting": 0, "preemptions": self._steps, "new": 1}
+        return {
+            "running": len(self._requests) + len(self._scorings),
+            "waiting": 0,
+            "preemptions": self._steps,
+            "new": 1,
+        }
 
     def close(self) -> None:
         if self._options.model_dir != Path():

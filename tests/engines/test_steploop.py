@@ -133,3 +133,31 @@ def test_a_step_that_raises_tells_why_before_the_end(pair: Pair, capfd: pytest.C
 def test_memory_is_zero_where_the_system_does_not_tell(tmp_path: Path) -> None:
     assert resident_bytes() > 1_000_000
     assert resident_bytes(tmp_path) == 0
+
+
+def test_answers_go_on_in_the_steps_in_which_labels_are_scored(pair: Pair) -> None:
+    pair.say("score", "s", [[0] * size for size in (1, 2, 3)], [10, 20])
+    generate(pair, "a", max_tokens=4)
+    StepLoop(pair.link, Patient(pair)).run()
+    messages = pair.heard()
+    assert [message[0] for message in messages] == ["step", "step", "scored", "step", "step"]
+    assert messages[2] == ["scored", "s", [[11, 21], [12, 22], [13, 23]], None]
+    assert [piece[1] for message in messages if message[0] == "step" for piece in message[2]] == [
+        "1 ",
+        "2 ",
+        "3 ",
+        "4 ",
+    ]
+
+
+def test_scores_that_nobody_waits_for_any_more_are_not_computed(pair: Pair) -> None:
+    pair.say("score", "s", [[0]] * 1000, [10, 20])
+    pair.say("cancel", "s")
+    assert [message[:3] for message in run(pair)] == [["step", 0, []]]
+
+
+def test_labels_that_are_refused_are_answered_with_the_reason(pair: Pair) -> None:
+    pair.say("score", "s", [[0]], [10])
+    ((kind, name, scores, error),) = run(pair)
+    assert (kind, name, scores) == ("scored", "s", None)
+    assert "Too few labels" in error[1]

@@ -210,6 +210,30 @@ async def test_scores_come_in_the_order_of_the_prompts_however_many_there_are(op
         await engine.score([Tokens(ids=(Deed.KILL_ITSELF,))], [1, 2])
 
 
+async def test_scoring_that_takes_longer_than_a_freeze_is_none_and_answers_stream_meanwhile(opened: Opener) -> None:
+    engine = opened(model_name="slow", stall_timeout_s=1.0)
+    await engine.ready()
+    scoring = asyncio.ensure_future(engine.score([Tokens(ids=(0,))] * 120, [10, 20]))  # 2.4 s in one call
+    await until(lambda: engine._stats.get("running") == 1)
+    assert await read(engine, request()) == "1 2 3 4 5 "
+    assert not scoring.done()
+    assert len(await scoring) == 120
+    assert engine.info.health.restarts == 0
+
+
+async def test_leaving_scores_cancels_them_in_the_child(opened: Opener) -> None:
+    engine = opened(model_name="slow")
+    await engine.ready()
+    scoring = asyncio.ensure_future(engine.score([Tokens(ids=(0,))] * 2000, [10, 20]))
+    await until(lambda: engine._stats.get("running") == 1)
+    scoring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await scoring
+    await until(lambda: engine._stats["running"] == 0)
+    assert not engine._scores
+    assert await read(engine, request(max_tokens=2)) == "1 2 "
+
+
 @pytest.mark.parametrize(
     ("deed", "words"),
     [

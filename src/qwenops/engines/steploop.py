@@ -17,7 +17,6 @@ import socket
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +33,9 @@ _RECEIVE_BYTES = 1 << 18
 
 Report = Callable[[float, str], None]
 """Takes progress from 0 to 1 and a sentence that says what is being done."""
+
+Scores = tuple[tuple[float, ...], ...]
+"""For each prompt of a call, the probabilities of the labels."""
 
 
 class Stepper(Protocol):
@@ -52,16 +54,19 @@ class Stepper(Protocol):
         """Queue a request; raise a typed error when it can never be answered."""
         ...
 
-    def cancel(self, request_id: str) -> None:
-        """Forget a request and free all it held; an unknown id is no error."""
+    def submit_score(self, name: str, prompts: Sequence[Tokens], label_ids: Sequence[int]) -> None:
+        """Queue prompts whose next token is scored; raise a typed error when that can never be done."""
         ...
 
-    def step(self) -> Sequence[tuple[str, Chunk | QwenOpsError]]:
-        """Compute once; return the new pieces by request. A failure is the last piece of its request."""
+    def cancel(self, name: str) -> None:
+        """Forget a request or a call for scores and free all it held; an unknown name is no error."""
         ...
 
-    def score(self, prompts: Sequence[Tokens], label_ids: Sequence[int]) -> Sequence[Sequence[float]]:
-        """Return the probabilities of the labels after each prompt."""
+    def step(self) -> Sequence[tuple[str, Chunk | Scores | QwenOpsError]]:
+        """Compute once; return the new pieces by request, and the scores of each call that is complete.
+
+        A failure is the last piece of its request.
+        """
         ...
 
     def stats(self) -> Mapping[str, Any]:
@@ -124,7 +129,8 @@ class StepLoop:
         self._stepper = stepper
         self._clock = clock
         self._pieces: list[Parts] = []
-        self._scores: deque[tuple[int, list[Parts], list[int]]] = deque()
+        self._scores: set[str] = set()
+        """Calls for scores that are not answered yet."""
         self._num_steps = 0
         self._stats_due_s = 0.0
         self._closing = False
@@ -134,13 +140,10 @@ class StepLoop:
         for message in early:
             self._take(message)
         while not self._closing:
-            busy = self._stepper.has_work or bool(self._scores)
-            for message in self._link.receive(wait=not busy):
+            for message in self._link.receive(wait=not self._stepper.has_work):
                 self._take(message)
             if self._closing:
                 return
-            if self._scores:
-                self._score(*self._scores.popleft())
             if self._stepper.has_work:
                 self._step()
             elif self._pieces:
@@ -150,13 +153,14 @@ class StepLoop:
         match message:
             case ["generate", request]:
                 self._submit(request)
-            case ["cancel", str(request_id)]:
-                self._stepper.cancel(request_id)
+            case ["cancel", str(name)]:
+                self._stepper.cancel(name)
+                self._scores.discard(name)
                 self._stats_due_s = 0.0
                 if not self._stepper.has_work:
                     self._mark()
-            case ["score", int(call), list(prompts), list(label_ids)]:
-                self._scores.append((call, prompts, label_ids))
+            case ["score", str(name), list(prompts), list(label_ids)]:
+                self._submit_score(name, prompts, label_ids)
             case ["ping"]:
                 self._stats_due_s = 0.0
                 self._mark()
@@ -174,21 +178,32 @@ class StepLoop:
         except Exception as error:  # noqa: BLE001 -- the door: one bad request must not end the others
             self._pieces.append(piece_to_wire(request.id, _unexpected(error)))
 
+    def _submit_score(self, name: str, prompts: list[Parts], label_ids: list[int]) -> None:
+        try:
+            self._stepper.submit_score(name, [Tokens(ids=tuple(ids)) for ids in prompts], label_ids)
+        except QwenOpsError as error:
+            self._send_scores(name, error)
+        except Exception as error:  # noqa: BLE001 -- the door: one bad request must not end the others
+            self._send_scores(name, _unexpected(error))
+        else:
+            self._scores.add(name)
+
     def _step(self) -> None:
         made = self._stepper.step()
         self._num_steps += 1
-        self._pieces += [piece_to_wire(request_id, piece) for request_id, piece in made]
+        for name, piece in made:
+            if isinstance(piece, tuple) or name in self._scores:
+                self._send_scores(name, piece)
+            else:
+                self._pieces.append(piece_to_wire(name, piece))
         self._mark()
 
-    def _score(self, call: int, prompts: list[Parts], label_ids: list[int]) -> None:
-        try:
-            scores = self._stepper.score([Tokens(ids=tuple(ids)) for ids in prompts], label_ids)
-        except QwenOpsError as error:
-            self._link.send("scored", call, None, error_to_wire(error))
-        except Exception as error:  # noqa: BLE001 -- the door: one bad request must not end the others
-            self._link.send("scored", call, None, error_to_wire(_unexpected(error)))
-        else:
-            self._link.send("scored", call, [list(each) for each in scores], None)
+    def _send_scores(self, name: str, found: Chunk | Scores | QwenOpsError) -> None:
+        self._scores.discard(name)
+        if isinstance(found, QwenOpsError):
+            self._link.send("scored", name, None, error_to_wire(found))
+        elif isinstance(found, tuple):
+            self._link.send("scored", name, [list(each) for each in found], None)
 
     def _mark(self) -> None:
         """Send what was made, the number of the step, and now and then how we are."""

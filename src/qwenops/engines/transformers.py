@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenops.engines.options import EngineOptions
-from qwenops.engines.steploop import Report
+from qwenops.engines.steploop import Report, Scores
 from qwenops.engines.stopping import StopStrings
 from qwenops.engines.worker import WorkerEngine, open_worker
 from qwenops.errors import InvalidRequestError, MissingPartError, ModelLoadError, PromptTooLongError, QwenOpsError
@@ -121,6 +121,15 @@ class _Sequence:
     cache: Any = None
 
 
+@dataclass(slots=True)
+class _Scoring:
+    """One call for scores while it is answered."""
+
+    prompts: list[tuple[int, ...]]
+    labels: list[int]
+    found: list[tuple[float, ...]] = field(default_factory=list)
+
+
 class ReferenceStepper:
     """Computes one token of each running sequence per step."""
 
@@ -133,11 +142,12 @@ class ReferenceStepper:
         self._context_tokens = min(options.context_tokens, spec.max_context_tokens)
         self._eos = frozenset(spec.eos_token_ids) | frozenset(tokenizer.eos_token_ids)
         self._sequences: dict[str, _Sequence] = {}
+        self._scorings: dict[str, _Scoring] = {}
 
     @property
     def has_work(self) -> bool:
         """Whether any request is not answered yet."""
-        return bool(self._sequences)
+        return bool(self._sequences or self._scorings)
 
     def facts(self) -> dict[str, Any]:
         """Describe the engine."""
@@ -179,32 +189,46 @@ class ReferenceStepper:
             generator=torch.Generator().manual_seed(seed % 2**63),
         )
 
-    def cancel(self, request_id: str) -> None:
-        """Forget a request."""
-        self._sequences.pop(request_id, None)
-
-    def step(self) -> list[tuple[str, Chunk | QwenOpsError]]:
-        """Compute the next token of each running sequence."""
-        running = list(self._sequences.items())[: self._options.max_running]
-        return [(name, self._next(name, sequence)) for name, sequence in running]
-
-    def score(self, prompts: Sequence[Tokens], label_ids: Sequence[int]) -> list[tuple[float, ...]]:
-        """Return the softmax over the labels' logits after each prompt."""
-        import torch
-
-        if len(set(label_ids)) < 2 or not all(0 <= label < self._spec.vocab_size for label in label_ids):  # noqa: PLR2004 -- a choice
+    def submit_score(self, name: str, prompts: Sequence[Tokens], label_ids: Sequence[int]) -> None:
+        """Queue prompts whose labels are scored."""
+        labels = list(label_ids)
+        if len(set(labels)) < 2 or not all(0 <= label < self._spec.vocab_size for label in labels):  # noqa: PLR2004 -- a choice
             raise InvalidRequestError(
-                say("The labels {labels} are not two or more tokens of the vocabulary.", labels=list(label_ids)),
+                say("The labels {labels} are not two or more tokens of the vocabulary.", labels=labels),
                 hint=say("Give two or more different token ids."),
                 param="labels",
             )
-        scores: list[tuple[float, ...]] = []
         for prompt in prompts:
             self._check_prompt(prompt)
-            with torch.inference_mode():
-                logits = self._model(torch.tensor([prompt.ids]), logits_to_keep=1).logits[0, -1]
-                scores.append(tuple(torch.softmax(logits[list(label_ids)].double(), dim=0).tolist()))
-        return scores
+        self._scorings[name] = _Scoring(prompts=[prompt.ids for prompt in prompts], labels=labels)
+
+    def cancel(self, name: str) -> None:
+        """Forget a request or a call for scores."""
+        self._sequences.pop(name, None)
+        self._scorings.pop(name, None)
+
+    def step(self) -> list[tuple[str, Chunk | Scores | QwenOpsError]]:
+        """Compute the next token of each running sequence and the next prompt of each call for scores."""
+        running = list(self._sequences.items())[: self._options.max_running]
+        events: list[tuple[str, Chunk | Scores | QwenOpsError]] = [
+            (name, self._next(name, sequence)) for name, sequence in running
+        ]
+        for name, scoring in list(self._scorings.items()):
+            if len(scoring.found) < len(scoring.prompts):
+                scoring.found.append(self._score(scoring))
+            if len(scoring.found) == len(scoring.prompts):
+                del self._scorings[name]
+                events.append((name, tuple(scoring.found)))
+        return events
+
+    def _score(self, scoring: _Scoring) -> tuple[float, ...]:
+        """Return the softmax over the labels' logits after the next prompt."""
+        import torch
+
+        prompt = scoring.prompts[len(scoring.found)]
+        with torch.inference_mode():
+            logits = self._model(torch.tensor([prompt]), logits_to_keep=1).logits[0, -1]
+            return tuple(torch.softmax(logits[scoring.labels].double(), dim=0).tolist())
 
     def stats(self) -> dict[str, Any]:
         """Count what runs and waits."""
@@ -214,6 +238,7 @@ class ReferenceStepper:
     def close(self) -> None:
         """Drop the model."""
         self._sequences.clear()
+        self._scorings.clear()
         self._model = None
 
     def _check_prompt(self, prompt: Tokens) -> None:

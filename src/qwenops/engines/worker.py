@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 
 _PIECES_BEFORE_MERGE = 64
 _SCORED_TOKENS_AT_ONCE = 2048
+"""Prompts of a call that wait in the engine together; those who come meanwhile wait for them, not for all."""
 _CLOSE_GRACE_S = 5.0
 _PING_EVERY_S = 2.0
 _INFO_FIELDS = {each.name for each in dataclasses.fields(EngineInfo)} - {"engine", "model", "health", "fallback_for"}
@@ -167,7 +168,7 @@ class WorkerEngine:
         self._failure: QwenOpsError | None = None
         self._numbers = itertools.count(1)
         self._answers: dict[str, _Answer] = {}
-        self._scores: dict[int, asyncio.Future[list[tuple[float, ...]]]] = {}
+        self._scores: dict[str, asyncio.Future[list[tuple[float, ...]]]] = {}
         self._process: WorkerProcess | None = None
         self._loaded = asyncio.Event()
         self._last_error: QwenOpsError | None = None
@@ -238,13 +239,15 @@ class WorkerEngine:
         scores: list[tuple[float, ...]] = []
         for group in _groups(prompts):
             process = self._working()
-            call = next(self._numbers)
-            self._scores[call] = asyncio.get_running_loop().create_future()
+            name = f"{next(self._numbers)}:score"
+            waiting = self._scores[name] = asyncio.get_running_loop().create_future()
             try:
-                process.send("score", call, [prompt.ids for prompt in group], labels)
-                scores += await self._scores[call]
+                process.send("score", name, [prompt.ids for prompt in group], labels)
+                scores += await waiting
             finally:
-                del self._scores[call]
+                del self._scores[name]
+                if waiting.cancelled() and process is self._process:
+                    process.send("cancel", name)
         return scores
 
     async def aclose(self) -> None:
@@ -415,8 +418,8 @@ class WorkerEngine:
         match message:
             case ["step", int(number), list(pieces), stats]:
                 self._take_step(number, pieces, stats)
-            case ["scored", int(call), scores, error]:
-                self._take_scores(call, scores, error)
+            case ["scored", str(name), scores, error]:
+                self._take_scores(name, scores, error)
             case ["loading", progress, str(doing)] if self._health.state is EngineState.STARTING:
                 self._health = replace(self._health, load_progress=min(max(float(progress), 0.0), 1.0), reason=doing)
             case ["loading", *_]:
@@ -443,8 +446,8 @@ class WorkerEngine:
                 if is_last(piece):
                     del answers[piece[0]]
 
-    def _take_scores(self, call: int, scores: Parts | None, error: Parts | None) -> None:
-        waiting = self._scores.get(call)
+    def _take_scores(self, name: str, scores: Parts | None, error: Parts | None) -> None:
+        waiting = self._scores.get(name)
         if waiting is None or waiting.done():
             return
         if scores is None:
@@ -465,7 +468,7 @@ def _known(given: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
 
 
 def _groups(prompts: Sequence[Tokens]) -> Iterator[list[Tokens]]:
-    """Cut prompts into groups of a bounded number of tokens: none may look like a freeze or hold up the answers."""
+    """Cut prompts into groups of a bounded number of tokens, so that others get their turn in between."""
     group: list[Tokens] = []
     size = 0
     for prompt in prompts:

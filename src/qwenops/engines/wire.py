@@ -14,7 +14,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import msgpack
 
-from qwenops.errors import BodyTooLargeError, EngineError, QwenOpsError, error_classes
+from qwenops.crossing import error_of, error_parts, plain, text_of
+from qwenops.errors import BodyTooLargeError, EngineError, QwenOpsError
 from qwenops.generation import (
     Choice,
     Chunk,
@@ -33,7 +34,7 @@ from qwenops.generation import (
     ToolCall,
     Usage,
 )
-from qwenops.text import Text, say
+from qwenops.text import say
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 _HEAD_BYTES = 4
@@ -148,49 +149,29 @@ def _restored(code: int, data: bytes) -> Any:
     if code == _PATH:
         return Path(data.decode("utf-8", "surrogateescape"))
     if code == _TEXT:
-        said, template, arguments = msgpack.unpackb(data, ext_hook=_restored, unicode_errors="surrogatepass")
-        if not isinstance(template, str) or not isinstance(arguments, dict):
-            raise TypeError(template)
-        text = Text(said)
-        text.template = template
-        text.arguments = arguments
-        return text
+        return text_of(msgpack.unpackb(data, ext_hook=_restored, unicode_errors="surrogatepass"))
     raise ValueError(code)
 
 
 def worded(value: Any) -> Any:
     """Return a value as plain data in which each `Text` remembers how it was made, so that it can be translated."""
-    match value:
-        case Text():
-            arguments = {name: worded(each) for name, each in value.arguments.items()}
-            data = msgpack.packb(
-                (str(value), value.template, arguments), default=_extended, unicode_errors="surrogatepass"
-            )
-            return msgpack.ExtType(_TEXT, data)
-        case list() | tuple():
-            return [worded(each) for each in value]
-        case Mapping():
-            return {name: worded(each) for name, each in value.items()}
-        case _:
-            return value
+    return plain(value, _text_to_wire)
+
+
+def _text_to_wire(parts: Parts) -> msgpack.ExtType:
+    return msgpack.ExtType(_TEXT, msgpack.packb(parts, default=_extended, unicode_errors="surrogatepass"))
 
 
 def error_to_wire(error: QwenOpsError) -> Parts:
     """Return an error as plain data: class, message, hint, seconds until a retry, its own fields."""
-    own = {
-        name: worded(value) for name, value in vars(error).items() if name not in {"message", "hint", "retry_after_s"}
-    }
-    return [type(error).__name__, worded(error.message), worded(error.hint), error.retry_after_s, own]
+    parts: Parts = worded(error_parts(error))
+    return parts
 
 
 @_understood
 def error_from_wire(parts: Parts) -> QwenOpsError:
     """Return the error that the other process meant; one of a class unknown here becomes an `EngineError`."""
-    name, message, hint, retry_after_s, own = parts
-    known = error_classes().get(name)
-    error = known(message, hint=hint, **own) if known else EngineError(message, hint=hint)
-    error.retry_after_s = retry_after_s
-    return error
+    return error_of(parts, EngineError)
 
 
 def request_to_wire(request: GenerationRequest) -> Parts:

@@ -5,13 +5,13 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from qwenops.atomic import write_text
 from qwenops.hardware import detect_machine, plan_threads
 
 RESULTS = Path(__file__).parent / "results"
@@ -82,13 +82,8 @@ def write_result(name: str, *, options: Mapping[str, Any], results: Mapping[str,
         "options": dict(options),
         "results": dict(results),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
     target = RESULTS / f"{name}.json"
-    with tempfile.NamedTemporaryFile("w", dir=RESULTS, suffix=".part", delete=False, encoding="utf-8") as file:
-        json.dump(payload, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(target)
+    write_text(target, json.dumps(payload, indent=2, ensure_ascii=False) + "\n")
     return target
 
 

@@ -8,8 +8,6 @@ QWENOPS_SERVE_DRAIN_TIMEOUT_S, the flag `--drain-timeout`. The file is `--config
 
 import dataclasses
 import json
-import os
-import tempfile
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from qwenops.atomic import write_text
 from qwenops.engines.options import EngineOptions
 from qwenops.errors import ConfigError
 from qwenops.models.hub import HubOptions
@@ -294,18 +293,7 @@ def dump(settings: Settings, path: Path, *, everything: bool = False) -> None:
     Secrets are never written.
     """
     text = "\n".join(_lines(settings, everything=everything)).strip() + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as new:
-        try:
-            new.write(text)
-            new.flush()
-            os.fsync(new.fileno())
-            Path(new.name).replace(path)
-        except BaseException:
-            Path(new.name).unlink(missing_ok=True)
-            raise
+    write_text(path, text, mode=0o600)
 
 
 def _lines(settings: Settings, *, everything: bool) -> Iterator[str]:

@@ -55,7 +55,7 @@ def killed_at(number: int, change: Callable[[], object]) -> bool:
 
         def watch(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal count
-            writes = event == "open" and isinstance(arguments[1], str) and arguments[1] not in ("r", "rb")
+            writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
             if event in CHANGES or writes:
                 count += 1
                 if count == number:

@@ -15,22 +15,14 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from qwenops.errors import (
-    ConversionError,
-    DeadlineError,
-    InsufficientDiskError,
-    ModelLoadError,
-    ModelNotFoundError,
-    QwenOpsError,
-)
+from qwenops.errors import ConversionError, DeadlineError, InsufficientDiskError, ModelLoadError
 from qwenops.models import compress
-from qwenops.models import convert as module
 from qwenops.models.artefact import Artefact, open_artefact, verify_artefact
 from qwenops.models.checkpoint import SINGLE, file_sha256, open_checkpoint
 from qwenops.models.convert import convert, convert_in_child, source_sha256
 from qwenops.models.random import write_random_checkpoint
 from qwenops.models.spec import ModelSpec, Scheme
-from qwenops.text import Text, say
+from qwenops.text import Text
 
 SMALL = ModelSpec(
     vocab_size=512,
@@ -216,20 +208,3 @@ def test_a_child_that_is_killed_is_a_typed_error(tiny_checkpoint: Path, tmp_path
         convert_in_child(tiny_checkpoint, tmp_path / "made", Scheme.F32, kill, timeout_s=30)
     assert "memory ran out" in caught.value.hint
     assert not (tmp_path / "made").exists()
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ConversionError(say("The tensor {name} is wrong.", name="w"), hint=say("Try again.")),
-        InsufficientDiskError("full", needed_bytes=7, available_bytes=3, hint="h"),
-        ModelNotFoundError("none"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_an_error_survives_the_way_through_json(error: QwenOpsError) -> None:
-    back = module._error_from_json(json.loads(json.dumps(module._error_to_json(error))))
-    assert type(back) is type(error)
-    assert (back.message, back.hint) == (error.message, error.hint)
-    assert vars(back).get("needed_bytes") == vars(error).get("needed_bytes")
-    assert type(back.message) is type(error.message)

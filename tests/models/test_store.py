@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from qwenops.errors import DeadlineError, IntegrityError, ModelLoadError, ModelNotFoundError
@@ -15,6 +16,7 @@ from qwenops.models.convert import convert
 from qwenops.models.hub import HubOptions
 from qwenops.models.locks import held, held_if_free
 from qwenops.models.manifest import Manifest, StoredFile, read_manifest, save_manifest
+from qwenops.models.names import parse_name
 from qwenops.models.progress import Progress
 from qwenops.models.spec import Scheme
 from qwenops.models.store import Store, default_root
@@ -98,9 +100,50 @@ class TestRandomModels:
         os.kill(process.pid, signal.SIGKILL)
         await process.wait()
         assert list((store.root / "checkpoints").iterdir()) != []
-        store.clean()
-        assert list((store.root / "checkpoints").iterdir()) == []
+        while list((store.root / "checkpoints").iterdir()):  # its child dies with it, but not in the same instant
+            assert time.monotonic() < deadline_s
+            store.clean()
+            await asyncio.sleep(0.02)
         assert store.list() == ()
+
+    async def test_they_are_made_in_a_child_which_tells_how_far_it_is(self, store: Store) -> None:
+        program = (
+            "import asyncio, pathlib, sys\n"
+            "from qwenops.models.hub import HubOptions\n"
+            "from qwenops.models.store import Store\n"
+            "store = Store(root=pathlib.Path(sys.argv[1]))\n"
+            "asyncio.run(store.pull('random:tiny', HubOptions(), lambda p: print(p.fraction, flush=True)))\n"
+            "print([name for name in ('numpy', 'openvino') if name in sys.modules])\n"
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, str(store.root), stdout=asyncio.subprocess.PIPE
+        )
+        *told, loaded = (await process.communicate())[0].decode().splitlines()
+        assert loaded == "[]"
+        fractions = [float(each) for each in told]
+        assert fractions == sorted(fractions)
+        assert fractions[0] == 0.0
+        assert fractions[-1] == 1.0
+        assert len(set(fractions)) > 10
+
+    async def test_a_making_that_nobody_waits_for_ends_and_frees_the_name(self, store: Store) -> None:
+        begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def told(progress: Progress) -> None:
+            if progress.done_bytes:
+                loop.call_soon_threadsafe(begun.set)
+
+        making = asyncio.create_task(store.pull("random:0.6b", NO_HUB, told))
+        await asyncio.wait_for(begun.wait(), 60)
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        with held_if_free(store.places.lock(parse_name("random:0.6b").key)) as free:
+            assert free
+        assert store.list() == ()
+        assert list((store.root / "checkpoints").iterdir()) == []
+        assert [child for child in psutil.Process().children() if "qwenops.models.random" in child.cmdline()] == []
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from qwenops.atomic import write_text
 from qwenops.errors import ModelLoadError
 from qwenops.models.checkpoint import file_sha256, read_json
 from qwenops.models.compress import Layout, Stored, unpack
@@ -120,10 +121,8 @@ def verify_artefact(artefact: Artefact) -> None:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest in one step, so that a reader sees the old one or the new one."""
-    temporary = folder / f".{MANIFEST}.tmp"
-    temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.rename(folder / MANIFEST)
+    """Write the manifest durably and in one step, so that a reader sees the old one or the new one."""
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
 def dequantised(artefact: Artefact) -> "Iterator[tuple[str, NDArray[np.float32]]]":

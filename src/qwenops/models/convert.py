@@ -7,21 +7,17 @@ loads OpenVINO.
 """
 
 import hashlib
-import json
-import queue
 import shutil
 import sys
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from qwenops import __version__, command
-from qwenops.errors import ConversionError, DeadlineError, QwenOpsError, error_classes
+from qwenops import __version__
+from qwenops.errors import ConversionError, DeadlineError, QwenOpsError
 from qwenops.models.artefact import (
     FORMAT,
     MODEL_BIN,
@@ -32,6 +28,7 @@ from qwenops.models.artefact import (
     write_manifest,
 )
 from qwenops.models.checkpoint import Checkpoint, file_sha256, open_checkpoint
+from qwenops.models.child import Report, follow, speak
 from qwenops.models.compress import (
     Layout,
     Piece,
@@ -45,14 +42,11 @@ from qwenops.models.compress import (
 from qwenops.models.folders import disk_full, new_folder
 from qwenops.models.graph import build_model
 from qwenops.models.spec import ModelSpec, Scheme, TensorSpec
-from qwenops.text import Text, say
+from qwenops.text import say
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Report = Callable[[float, str], None]
-"""Is told the fraction that is done, from 0 to 1, and what is being done."""
 
 PIECE_ELEMENTS = 1 << 20
 ALIGNMENT_BYTES = 64
@@ -246,108 +240,34 @@ def convert_in_child(source: Path, target: Path, scheme: Scheme, report: Report,
         ConversionError: The process died, for example because memory ran out.
         QwenOpsError: What `convert` raises.
     """
-    argv = [sys.executable, "-m", "qwenops.models.convert", str(source), str(target), scheme.value]
-    deadline_s = time.monotonic() + timeout_s
-    with command.spawn(argv, stdout=command.PIPE, stderr=command.PIPE) as child:
-        lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        said: deque[str] = deque(maxlen=20)
-        readers = (
-            threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True),
-            threading.Thread(target=_keep_words, args=(child.stderr, said), daemon=True),
-        )
-        for reader in readers:
-            reader.start()
-        failure = _follow(lines, report, deadline_s, timeout_s)
-        if failure is not None:
-            raise failure
-        status = child.wait(timeout_s=max(1.0, deadline_s - time.monotonic()))
-        for reader in readers:
-            reader.join(timeout=1.0)
-    if status != 0:
-        raise ConversionError(
-            say("The converting process died with status {status}: {words}", status=status, words="\n".join(said)),
-            hint=say("A killed process (-9) usually means that memory ran out; 3 GiB are enough for 0.6B."),
-        )
+    follow(
+        "qwenops.models.convert",
+        [str(source), str(target), scheme.value],
+        report,
+        timeout_s=timeout_s,
+        late=_late,
+        died=_died,
+    )
     return open_artefact(target)
 
 
-def _follow(
-    lines: "queue.SimpleQueue[dict[str, Any] | None]", report: Report, deadline_s: float, timeout_s: float
-) -> QwenOpsError | None:
-    """Pass progress on until the child says no more; return what it failed with."""
-    while True:
-        try:
-            line = lines.get(timeout=max(0.0, deadline_s - time.monotonic()))
-        except queue.Empty:
-            return DeadlineError(
-                say("Converting took longer than {seconds:g} s and was ended.", seconds=timeout_s),
-                hint=say("Give it more time, or look whether the disk is slow."),
-            )
-        if line is None:
-            return None
-        if "error" in line:
-            return _error_from_json(line)
-        report(line["progress"], _text_from_json(line["message"]))
+def _late(timeout_s: float) -> DeadlineError:
+    return DeadlineError(
+        say("Converting took longer than {seconds:g} s and was ended.", seconds=timeout_s),
+        hint=say("Give it more time, or look whether the disk is slow."),
+    )
 
 
-def _read_lines(stream: IO[bytes], lines: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
-    for line in stream:
-        try:
-            lines.put(json.loads(line))
-        except ValueError:
-            continue  # a library that prints
-    lines.put(None)
-
-
-def _keep_words(stream: IO[bytes], said: deque[str]) -> None:
-    for line in stream:
-        said.append(line.decode(errors="replace").rstrip())
-
-
-def _text_to_json(text: str) -> Any:
-    if isinstance(text, Text):
-        return {"template": text.template, "arguments": {key: _text_to_json(v) for key, v in text.arguments.items()}}
-    return text
-
-
-def _text_from_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return say(value["template"], **{key: _text_from_json(each) for key, each in value["arguments"].items()})
-    return value
-
-
-def _error_to_json(error: QwenOpsError) -> dict[str, Any]:
-    own = {name: value for name, value in vars(error).items() if name in {"needed_bytes", "available_bytes"}}
-    return {
-        "error": type(error).__name__,
-        "message": _text_to_json(error.message),
-        "hint": _text_to_json(error.hint),
-        "own": own,
-    }
-
-
-def _error_from_json(value: dict[str, Any]) -> QwenOpsError:
-    kind: type[Any] = error_classes().get(value["error"], ConversionError)
-    error: QwenOpsError = kind(_text_from_json(value["message"]), hint=_text_from_json(value["hint"]), **value["own"])
-    return error
+def _died(status: int, words: str) -> ConversionError:
+    return ConversionError(
+        say("The converting process died with status {status}: {words}", status=status, words=words),
+        hint=say("A killed process (-9) usually means that memory ran out; 3 GiB are enough for 0.6B."),
+    )
 
 
 def _main(argv: list[str]) -> int:
     source, target, scheme = argv
-
-    def tell(line: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
-
-    def report(progress: float, message: str) -> None:
-        tell({"progress": progress, "message": _text_to_json(message)})
-
-    try:
-        convert(Path(source), Path(target), Scheme(scheme), report)
-    except QwenOpsError as error:
-        tell(_error_to_json(error))
-        return 1
-    return 0
+    return speak(lambda report: convert(Path(source), Path(target), Scheme(scheme), report))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """What the store writes down about a model: where it came from, its files and their hashes. One JSON file each."""
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from qwenops.atomic import write_text
 from qwenops.errors import ModelLoadError
 from qwenops.models.names import Source
 from qwenops.text import say
@@ -97,27 +96,7 @@ def whole_manifest(path: Path) -> Manifest | None:
 def save_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest durably and in one step."""
     content: Mapping[str, Any] = {"format": FORMAT, **asdict(manifest)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("w", encoding="utf-8") as out:
-            json.dump(content, out, indent=1, ensure_ascii=False)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def _damaged(path: Path, reason: str) -> ModelLoadError:

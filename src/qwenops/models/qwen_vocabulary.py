@@ -8,7 +8,6 @@ The 26 added tokens follow at 151643. The model pads its table to 151,936 rows; 
 
 import base64
 import json
-import os
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from qwenops.atomic import write_text
 from qwenops.errors import MissingPartError, ModelLoadError
 from qwenops.text import say
 
@@ -70,9 +70,9 @@ def write_tokenizer(folder: Path) -> None:
     """
     ranks = read_ranks(find_vocabulary())
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "tokenizer.json", json.dumps(_tokenizer(ranks), ensure_ascii=False, separators=(",", ":")))
-    _write(folder / "tokenizer_config.json", json.dumps(_tokenizer_config(), ensure_ascii=False, indent=2) + "\n")
-    _write(folder / "chat_template.jinja", chat_template())
+    write_text(folder / "tokenizer.json", json.dumps(_tokenizer(ranks), ensure_ascii=False, separators=(",", ":")))
+    write_text(folder / "tokenizer_config.json", json.dumps(_tokenizer_config(), ensure_ascii=False, indent=2) + "\n")
+    write_text(folder / "chat_template.jinja", chat_template())
 
 
 def chat_template() -> str:
@@ -222,10 +222,3 @@ def _tokenizer_config() -> dict[str, Any]:
         "tokenizer_class": "Qwen2Tokenizer",
         "unk_token": None,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """Write `text` next to `path` and rename it there, so that no reader ever sees half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)

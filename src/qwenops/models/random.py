@@ -5,18 +5,23 @@ spread around 1, so that a graph that leaves one out gives other logits. Equal s
 """
 
 import json
+import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
+from qwenops.errors import DeadlineError, ModelLoadError
 from qwenops.models.checkpoint import Dtype, NewTensor, write_shards
+from qwenops.models.child import Report, follow, speak
 from qwenops.models.compress import to_bf16
 from qwenops.models.folders import new_folder
 from qwenops.models.qwen_vocabulary import write_tokenizer
 from qwenops.models.spec import QWEN3_0_6B, QWEN3_1_7B, TINY, ModelSpec, TensorKind, TensorSpec
+from qwenops.text import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,8 +51,11 @@ def write_random_checkpoint(
     dtype: Literal["bf16", "f16", "f32"] = "bf16",
     tokenizer: bool = True,
     shard_bytes: int = SHARD_BYTES,
+    report: Report = lambda _fraction, _doing: None,
 ) -> None:
     """Write config, weights and, unless `tokenizer` is false, the true Qwen tokenizer into a new `folder`.
+
+    `report` is told the fraction that is written.
 
     Raises:
         InsufficientDiskError: The disk has no room for it.
@@ -66,8 +74,11 @@ def write_random_checkpoint(
             "top_p": 0.95,
         }
         _write_json(new / "generation_config.json", generation)
+        heard = _Heard(total=spec.num_parameters, report=report)
         tensors = [
-            NewTensor(name=each.name, dtype=stored, shape=each.shape, chunks=partial(_chunks, each, stored, seed))
+            NewTensor(
+                name=each.name, dtype=stored, shape=each.shape, chunks=partial(_chunks, each, stored, seed, heard)
+            )
             for each in spec.tensors()
         ]
         write_shards(new, tensors, shard_bytes=shard_bytes)
@@ -75,7 +86,45 @@ def write_random_checkpoint(
             write_tokenizer(new)
 
 
-def _chunks(tensor: TensorSpec, dtype: Dtype, seed: int) -> Iterator[memoryview]:
+def write_in_child(folder: Path, shape: str, report: Report, timeout_s: float = 1800.0) -> None:
+    """Write the checkpoint that `SPECS` has under `shape` in a process of its own, which dies with this one.
+
+    Raises:
+        DeadlineError: It took longer than `timeout_s`.
+        ModelLoadError: The process died.
+        QwenOpsError: What `write_random_checkpoint` raises.
+    """
+    follow("qwenops.models.random", [str(folder), shape], report, timeout_s=timeout_s, late=_late, died=_died)
+
+
+def _late(timeout_s: float) -> DeadlineError:
+    return DeadlineError(
+        say("Making random weights took longer than {seconds:g} s and was ended.", seconds=timeout_s),
+        hint=say("Give it more time, or look whether the disk is slow."),
+    )
+
+
+def _died(status: int, words: str) -> ModelLoadError:
+    return ModelLoadError(
+        say("The process that makes random weights died with status {status}: {words}", status=status, words=words),
+        hint=say("A killed process (-9) usually means that memory ran out."),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Heard:
+    """Counts what is written and tells it."""
+
+    total: int
+    report: Report
+    done: int = 0
+
+    def count(self, elements: int) -> None:
+        self.done += elements
+        self.report(self.done / self.total, say("Making random weights"))
+
+
+def _chunks(tensor: TensorSpec, dtype: Dtype, seed: int, heard: _Heard) -> Iterator[memoryview]:
     """Yield the bytes of one tensor: random 16-bit numbers, each looked up in a table of normal quantiles."""
     import numpy as np
 
@@ -85,6 +134,7 @@ def _chunks(tensor: TensorSpec, dtype: Dtype, seed: int) -> Iterator[memoryview]
         count = min(CHUNK_ELEMENTS, tensor.num_elements - begin)
         levels = np.frombuffer(random.bytes(2 * count), np.uint16)
         yield np.take(table, levels).data.cast("B")
+        heard.count(count)
 
 
 def _quantiles(tensor: TensorSpec, dtype: Dtype) -> "NDArray[Any]":
@@ -120,3 +170,12 @@ def _normal_quantiles() -> "NDArray[np.float64]":
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _main(argv: list[str]) -> int:
+    folder, shape = argv
+    return speak(lambda report: write_random_checkpoint(Path(folder), SPECS[shape], report=report))
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

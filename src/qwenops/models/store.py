@@ -8,17 +8,19 @@ import asyncio
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from qwenops.atomic import sync_folder
 from qwenops.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError
 from qwenops.models.artefact import MANIFEST, MODEL_XML, Artefact, open_artefact, verify_artefact
 from qwenops.models.checkpoint import file_sha256
 from qwenops.models.download import Web, is_public, open_web
-from qwenops.models.folders import new_folder, require_disk
+from qwenops.models.folders import new_folder, remove_left_overs, require_disk
 from qwenops.models.hub import (
     NEEDED_SUFFIXES,
     Hub,
@@ -31,7 +33,7 @@ from qwenops.models.hub import (
     needed_files,
 )
 from qwenops.models.locks import held, held_async
-from qwenops.models.manifest import Manifest, StoredFile, read_manifest, save_manifest, sync_folder, whole_manifest
+from qwenops.models.manifest import Manifest, StoredFile, read_manifest, save_manifest, whole_manifest
 from qwenops.models.names import ModelName, parse_name
 from qwenops.models.places import Places, size_of
 from qwenops.models.progress import Meter, Progress
@@ -44,6 +46,10 @@ CLOCK_STEP_S = 1.0
 """How coarse the times of files may be."""
 
 Report = Callable[[Progress], None]
+
+
+class _UnwantedError(Exception):
+    """Nobody waits for it any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +134,7 @@ class Store:
 
         async with held_async(self.places.lock(wanted.key), waiting):
             if wanted.source == "random":
-                await asyncio.to_thread(self._make_random, wanted, report)
+                await self._make_random(wanted, report)
             else:
                 await self._pull_from_any(wanted, hub, report)
         return await asyncio.to_thread(self.resolve, wanted.text)
@@ -284,15 +290,40 @@ class Store:
             self.places.clean(self.wall_clock())
         return True
 
-    def _make_random(self, wanted: ModelName, report: Report) -> None:
-        from qwenops.models.random import SPECS, write_random_checkpoint
+    async def _make_random(self, wanted: ModelName, report: Report) -> None:
+        """Make random weights in a child process, which ends when whoever waits for them is cancelled."""
+        from qwenops.models.random import SPECS
 
         folder = self.places.checkpoint(wanted.key)
         before = whole_manifest(self.places.manifest(wanted.key))
         if before and _complete(folder, before):
             return
-        report(Progress(what=say("Making random weights for {name}", name=wanted.text)))
-        write_random_checkpoint(folder, SPECS[wanted.repo])
+        what = say("Making random weights for {name}", name=wanted.text)
+        total_bytes = SPECS[wanted.repo].weight_bytes(Scheme.BF16)
+        unwanted = threading.Event()
+
+        def made(fraction: float, _doing: str) -> None:
+            if unwanted.is_set():
+                raise _UnwantedError
+            report(Progress(what=what, done_bytes=round(fraction * total_bytes), total_bytes=total_bytes))
+
+        report(Progress(what=what))
+        making = asyncio.ensure_future(asyncio.to_thread(self._write_random, wanted, folder, made))
+        try:
+            await asyncio.shield(making)
+        except asyncio.CancelledError:
+            unwanted.set()
+            await asyncio.wait([making])  # the lock is held until the child is gone
+            making.exception()
+            raise
+
+    def _write_random(self, wanted: ModelName, folder: Path, report: Callable[[float, str], None]) -> None:
+        from qwenops.models.random import write_in_child
+
+        try:
+            write_in_child(folder, wanted.repo, report)
+        finally:
+            remove_left_overs(folder)  # of a child that was killed
         manifest = Manifest(
             name=wanted.text,
             source="random",

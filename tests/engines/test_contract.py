@@ -200,6 +200,11 @@ async def test_a_seed_repeats_a_drawn_answer(engine: Scoring) -> None:
     assert tokens_of(await answer(engine, drawn)) == tokens_of(await answer(engine, drawn))
 
 
+async def test_a_probability_mass_of_nothing_still_keeps_the_best_token(engine: Scoring) -> None:
+    drawn = asked(temperature=1.0, top_k=0, top_p=0.0, seed=5)
+    assert tokens_of(await answer(engine, drawn)) == tokens_of(await answer(engine, asked()))
+
+
 async def test_log_probabilities_are_those_of_the_chosen_and_the_best(engine: Scoring) -> None:
     chunks = await answer(engine, asked(logprobs=3))
     logprobs = [each for chunk in chunks for each in chunk.logprobs]

@@ -322,6 +322,7 @@ def _choose(logits: "torch.Tensor", sequence: _Sequence) -> int:
     probabilities = scores.masked_fill(~kept, -math.inf).softmax(dim=0)
     if sampling.top_p < 1:
         kept &= probabilities.cumsum(dim=0) - probabilities < sampling.top_p
+        kept[0] = True
     if sampling.min_p > 0:
         kept &= probabilities >= sampling.min_p * probabilities[0]
     drawn = torch.multinomial(probabilities * kept, 1, generator=sequence.generator)

@@ -260,7 +260,7 @@ def test_no_prompt_has_no_score(stepper_of: Open) -> None:
         (ask("a", (-1,)), "prompt"),
         (ask("a", (1,), max_tokens=0), "max_tokens"),
         (ask("a", (1,), temperature=-1.0), "temperature"),
-        (ask("a", (1,), top_p=0.0), "top_p"),
+        (ask("a", (1,), top_p=-0.1), "top_p"),
         (ask("a", (1,), logit_bias=((200_000, 1.0),)), "logit_bias"),
         (ask("a", (1,), structure=Regex(pattern="[")), "response_format"),
         (GenerationRequest(id="a", prompt=Messages(messages=())), "prompt"),

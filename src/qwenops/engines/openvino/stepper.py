@@ -337,7 +337,7 @@ class PagedStepper:
         problems: Mapping[str, bool] = {
             "max_tokens": sampling.max_tokens < 1,
             "temperature": not 0 <= sampling.temperature <= 100,  # noqa: PLR2004 -- beyond it nothing changes
-            "top_p": not 0 < sampling.top_p <= 1,
+            "top_p": not 0 <= sampling.top_p <= 1,
             "top_k": sampling.top_k < 0,
             "min_p": not 0 <= sampling.min_p <= 1,
             "repetition_penalty": not 0 < sampling.repetition_penalty < float("inf"),

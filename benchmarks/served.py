@@ -11,6 +11,7 @@ run.
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import sys
@@ -27,6 +28,7 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 from benchmarks.recording import converted, ratios, spread, write_result
 from qwenops.command import spawn
+from qwenops.deploy.demo import server_environ
 from qwenops.engines.openvino import open_engine
 from qwenops.engines.options import EngineOptions
 from qwenops.engines.seam import Engine
@@ -101,13 +103,12 @@ async def served(model: str, session: ClientSession, home: Path) -> AsyncIterato
     """Start `qwenops serve` on loopback, wait until it is ready, stop it at the end."""
     port = free_port()
     argv = [sys.executable, "-m", "qwenops", "serve", model, "--port", str(port)]
-    environ = {
+    environ = server_environ(os.environ, home) | {
         "QWENOPS_ENGINE_CONTEXT_TOKENS": str(CONTEXT_TOKENS),
         "QWENOPS_ENGINE_MAX_RUNNING": "8",
         "QWENOPS_SERVE_LIMITS_QUEUE_REQUESTS": "1000",
         "QWENOPS_SERVE_LIMITS_QUEUE_TOKENS": "1000000",
         "QWENOPS_SERVE_LOG_DIR": str(home / "logs"),
-        "QWENOPS_SERVE_DRAIN_DELAY_S": "0s",
         "QWENOPS_SERVE_DRAIN_TIMEOUT_S": "5s",
     }
     with (home / "server.log").open("wb") as log:

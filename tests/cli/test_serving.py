@@ -1,5 +1,6 @@
 """serve, ps, stop, run and demo: real servers in processes of their own, with the fake engine where speed allows."""
 
+import dataclasses
 import json
 import os
 import pty
@@ -182,6 +183,16 @@ def test_a_server_is_chosen_by_name_or_port_and_without_either_when_it_is_alone(
         chosen([], None, everything=False)
 
 
+def test_a_server_that_ended_a_moment_ago_is_stopped_already(qwenops: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    gone = dataclasses.replace(run_file("one", 8000), pid=child.pid)
+    monkeypatch.setattr("qwenops.cli.servers.running", lambda _folder: [gone])
+    stopped = qwenops("stop", "one", "--json")
+    assert stopped.code == 0, stopped.err
+    assert json.loads(stopped.out)["stopped"] == ["one"]
+
+
 def test_waiting_for_a_server_that_does_not_end_has_a_limit() -> None:
     now_s = iter(range(100))
     with pytest.raises(DeadlineError, match="still runs after 5s"):
@@ -265,6 +276,28 @@ def test_the_demo_shows_a_table_and_where_to_go_next_in_chinese_too(qwenops: Run
     assert "你好，请介绍一下你自己。" in ran.err
     assert "qwenops serve qwen3:0.6b" in ran.err
     assert "没有意义" in ran.err
+
+
+@pytest.mark.slow
+def test_the_demo_works_for_who_has_keys_and_settings_and_leaves_them_alone(stocked_home: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(stocked_home / "models")
+    users = environment(home, QWENOPS_SERVE_KEYS_METRICS="key", QWENOPS_API_KEYS="qo-" + "a" * 40)
+    made = subprocess.run([*PROGRAM, "keys", "create", "mine"], env=users, capture_output=True, check=False, timeout=30)
+    assert made.returncode == 0, made.stderr
+    before = (home / "keys.sqlite").read_bytes()
+    ran = subprocess.run(
+        [*PROGRAM, "demo", "--model", *FAKE, "--json"],
+        env=users,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert len(json.loads(ran.stdout)["requests"]) == 9
+    assert (home / "keys.sqlite").read_bytes() == before
 
 
 @pytest.mark.slow

@@ -4,13 +4,23 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from qwenops.deploy import demo
-from qwenops.deploy.demo import MAX_TOKENS, PROMPTS, Answer, Question, last_words, questions, server_argv
+from qwenops.deploy.demo import (
+    MAX_TOKENS,
+    PROMPTS,
+    Answer,
+    Question,
+    last_words,
+    questions,
+    server_argv,
+    server_environ,
+)
 from qwenops.errors import EngineError
 from qwenops.text import say
 
@@ -36,6 +46,23 @@ def test_the_server_is_for_this_machine_alone() -> None:
     argv = server_argv("random:tiny", engine="fake", scheme="int8")
     assert argv[argv.index("--host") + 1] == "127.0.0.1"
     assert argv[argv.index("--port") + 1] == "0"
+
+
+def test_the_server_gets_nothing_of_the_users_file_variables_and_keys(tmp_path: Path) -> None:
+    users = {
+        "QWENOPS_API_KEYS": "qo-secret",
+        "QWENOPS_SERVE_PORT": "80",
+        "QWENOPS_CONFIG": "/etc/qwenops.toml",
+        "QWENOPS_HOME": "/models",
+        "HF_TOKEN": "hf",
+    }
+    environ = server_environ(users, tmp_path)
+    assert (environ["QWENOPS_API_KEYS"], environ["QWENOPS_SERVE_PORT"]) == (None, None)
+    assert environ["QWENOPS_HOME"] == "/models"
+    assert "HF_TOKEN" not in environ
+    assert Path(environ["QWENOPS_CONFIG"] or "").read_text() == ""
+    assert Path(environ["QWENOPS_SERVE_KEYS_DATABASE"] or "").parent == tmp_path
+    assert "QWENOPS_HOME" not in server_environ({}, tmp_path)
 
 
 def test_tokens_per_second_count_from_the_first_token() -> None:

@@ -64,22 +64,15 @@ def demo(ctx: click.Context, /, model: str, *, as_json: bool) -> None:
 
 async def perform(model: str, made: "Settings", stage: "Stage") -> tuple["Prepared", "Outcome"]:
     """Prepare the model here, so that its progress can be seen; then serve it from a process of its own."""
-    from qwenops.deploy.demo import server_argv, show_serving
+    from qwenops.deploy.demo import server_argv, server_environ, show_serving
 
     terminal = stage.terminal
     with stage.progress() as report:
         prepared = await prepare_model(model, made, terminal, report, report)
     stage.prepared(prepared, made)
     argv = server_argv(model, engine=made.model.engine, scheme=made.model.scheme)
-    # The demo's server is for itself alone: it takes nothing from the user's file, variables or keys.
-    environ = {key: value for key, value in terminal.environ.items() if not key.startswith("QWENOPS_")}
     with tempfile.TemporaryDirectory(prefix="qwenops-demo-") as folder:
-        (Path(folder) / "empty.toml").touch()
-        environ["QWENOPS_CONFIG"] = str(Path(folder) / "empty.toml")
-        environ["QWENOPS_SERVE_DRAIN_DELAY_S"] = "0"
-        environ["QWENOPS_LANG"] = terminal.language
-        if "QWENOPS_HOME" in terminal.environ:
-            environ["QWENOPS_HOME"] = terminal.environ["QWENOPS_HOME"]
+        environ = server_environ(terminal.environ, Path(folder)) | {"QWENOPS_LANG": terminal.language}
         outcome = await show_serving(argv, environ, Path(folder) / "server.log", stage)
     return prepared, outcome
 

@@ -130,12 +130,35 @@ def server_argv(model: str, *, engine: str, scheme: str) -> list[str]:
     ]
 
 
-async def show_serving(argv: Sequence[str], environ: Mapping[str, str], log: Path, audience: Audience) -> Outcome:
+def server_environ(environ: Mapping[str, str], folder: Path) -> dict[str, str | None]:
+    """Return what makes a server its starter's alone: nothing of the user's file, variables or keys reaches it.
+
+    Args:
+        environ: The environment that the server would inherit.
+        folder: Where its own, empty configuration and keys lie.
+
+    Returns:
+        Variables to set; None takes one away. The store of models stays the user's.
+    """
+    (folder / "empty.toml").touch()
+    taken = {name: None for name in environ if name.startswith("QWENOPS_") and name != "QWENOPS_HOME"}
+    kept = {name: environ[name] for name in ("QWENOPS_HOME",) if name in environ}
+    own = {
+        "QWENOPS_CONFIG": str(folder / "empty.toml"),
+        "QWENOPS_SERVE_KEYS_DATABASE": str(folder / "keys.sqlite"),
+        "QWENOPS_SERVE_DRAIN_DELAY_S": "0",
+    }
+    return {**taken, **kept, **own}
+
+
+async def show_serving(
+    argv: Sequence[str], environ: Mapping[str, str | None], log: Path, audience: Audience
+) -> Outcome:
     """Start the server, ask it everything, stop it, and return what was measured.
 
     Args:
         argv: The server's command line.
-        environ: Its environment.
+        environ: What is set on top of this process's environment; see `server_environ`.
         log: Where what it prints is kept; its end is in the error when it fails.
         audience: Is told what happens.
 
@@ -145,19 +168,20 @@ async def show_serving(argv: Sequence[str], environ: Mapping[str, str], log: Pat
     """
     with log.open("wb") as sink, spawn(argv, env=environ, stdin=DEVNULL, stdout=sink, stderr=sink) as server:
         try:
-            return await _ask_everything(server, environ, log, audience)
+            folder = run_folder({name: value for name, value in environ.items() if value is not None})
+            return await _ask_everything(server, folder, log, audience)
         finally:
             await asyncio.to_thread(server.stop, grace_s=STOP_GRACE_S)
 
 
-async def _ask_everything(server: Spawned, environ: Mapping[str, str], log: Path, audience: Audience) -> Outcome:
+async def _ask_everything(server: Spawned, run_files: Path, log: Path, audience: Audience) -> Outcome:
     import aiohttp
 
     began_s = time.monotonic()
     prompts, calls = questions()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)) as session:
         with audience.progress() as report:
-            url = await _wait_ready(server, session, environ, log, report)
+            url = await _wait_ready(server, session, run_files, log, report)
         load_s = time.monotonic() - began_s
         audience.started(url, load_s)
         streamed = [await _answer(session, url, prompts[0], lambda text: audience.piece(prompts[0], text))]
@@ -187,7 +211,7 @@ async def _ask_everything(server: Spawned, environ: Mapping[str, str], log: Path
 
 
 async def _wait_ready(
-    server: Spawned, session: "aiohttp.ClientSession", environ: Mapping[str, str], log: Path, report: Report
+    server: Spawned, session: "aiohttp.ClientSession", run_files: Path, log: Path, report: Report
 ) -> str:
     """Return the server's address once it is ready."""
     deadline_s = time.monotonic() + START_TIMEOUT_S
@@ -196,7 +220,7 @@ async def _wait_ready(
     while time.monotonic() < deadline_s:
         if server.poll() is not None:
             raise _ended(server, log)
-        url = url or next((run.url for run in running(run_folder(environ)) if run.pid == server.pid), "")
+        url = url or next((run.url for run in running(run_files) if run.pid == server.pid), "")
         if url and await _is_ready(session, url, report):
             return url
         await asyncio.sleep(POLL_S)

@@ -4,8 +4,10 @@
 
 Every measurement is a child process of its own that loads the model, warms up and runs all scenarios once: ours in
 process (no socket), openvino-genai under both of its precision hints. Both get the same random prompts, greedy answers
-of fixed length, 512 tokens per step and the same number of threads. A ratio is ours over the better hint's figure of
-the same repetition.
+of fixed length, 512 tokens per step, the same number of threads and 2 GiB of KV cache. A ratio is ours over the better
+hint's figure of the same repetition. What each side chooses by itself stays as it comes: openvino-genai quantises
+activations in groups of 32 and keeps the KV cache in u8; ours uses groups of 128 and the cache that it measures to be
+the faster one. The process ends with 3 when a goal is not met.
 """
 
 import argparse
@@ -213,7 +215,8 @@ def table(results: Mapping[str, Any]) -> str:
             lines.append(
                 f"| {scheme} | {name} | {row['ours_tokens_per_s']['median']:.1f} | {theirs:.1f} "
                 f"| {row['better_hint'].removeprefix('genai-')} "
-                f"| **{ratio['median']:.2f}** ({ratio['min']:.2f} to {ratio['max']:.2f}) | {row['goal']:.1f} |"
+                f"| **{ratio['median']:.2f}** ({ratio['min']:.2f} to {ratio['max']:.2f}) "
+                f"| {row['goal']:.1f} {'met' if row['met'] else 'not met'} |"
             )
     for scheme, found in results.items():
         forms = found["forms"]
@@ -222,8 +225,8 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write `results/engine.json` and `results/engine.md`."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write `results/engine.json` and `results/engine.md`; 3 when a goal is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="random:0.6b")
     parser.add_argument("--schemes", default="int8,int4")
@@ -235,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.child:
         print(json.dumps(child(given.child, given.folder, given.seed)))
-        return
+        return 0
     results = {}
     for scheme in given.schemes.split(","):
         folder = Path(str(given.folder).format(scheme=scheme)) if given.folder else converted(given.model, scheme)
@@ -253,7 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(write_result(given.name, options=options, results=results))
     (RESULTS / f"{given.name}.md").write_text(table(results), encoding="utf-8")
     print(table(results))
+    rows = [row for found in results.values() for row in (*found["scenarios"].values(), found["forms"])]
+    return 0 if all(row["met"] for row in rows) else 3
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

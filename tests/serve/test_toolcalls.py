@@ -4,6 +4,8 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llguidance import LLMatcher, LLTokenizer
+from pydantic import BaseModel
 
 from qwenops.generation import ToolCall
 from qwenops.serve.reasoning import Speech
@@ -80,3 +82,46 @@ def test_the_schema_of_a_call_names_the_functions_and_holds_their_parameters() -
     two = json.loads(call_schema([{"name": "f", "parameters": None}, {"name": "g"}]))
     assert [each["properties"]["name"]["const"] for each in two["anyOf"]] == ["f", "g"]
     assert two["anyOf"][0]["properties"]["arguments"] == {"type": "object"}
+
+
+class Place(BaseModel):
+    city: str
+
+
+class Trip(BaseModel):
+    start: Place
+    stops: "list[Trip]" = []
+
+
+OTHER = {
+    "$id": "https://example.org/other",
+    "type": "object",
+    "properties": {"x": {"$ref": "#/$defs/Place"}, "again": {"$ref": "#"}, "$ref": {"const": {"$ref": "#/kept"}}},
+    "$defs": {"Place": {"type": "integer"}},
+    "required": ["x"],
+    "additionalProperties": False,
+}
+TRIP = '{"name": "trip", "arguments": {"start": {"city": "x"}, "stops": [{"start": {"city": "y"}, "stops": []}]}}'
+NESTED = [{"name": "trip", "parameters": Trip.model_json_schema()}, {"name": "other", "parameters": OTHER}]
+
+
+@pytest.mark.parametrize("functions", [NESTED, NESTED[:1], NESTED[1:]])
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (TRIP, "trip"),
+        (TRIP.replace('"y"', "5"), ""),
+        ('{"name": "other", "arguments": {"x": 5}}', "other"),
+        ('{"name": "other", "arguments": {"x": 5, "again": {"x": 6}}}', "other"),
+        ('{"name": "other", "arguments": {"x": "no"}}', ""),
+        ('{"name": "other", "arguments": {"x": 5, "$ref": {"$ref": "#/kept"}}}', "other"),
+    ],
+)
+def test_the_definitions_of_a_nested_schema_are_found_where_its_call_holds_them(
+    functions: list[dict[str, object]], text: str, name: str
+) -> None:
+    """The judge is what holds answers to a schema; two tools may give the same name to different definitions."""
+    matcher = LLMatcher(LLTokenizer("byte"), LLMatcher.grammar_from_json_schema(call_schema(functions)))
+    accepted = matcher.try_consume_tokens(list(text.encode())) == len(text.encode())
+    assert not matcher.get_error()
+    assert accepted == (name in {each["name"] for each in functions})

@@ -106,21 +106,23 @@ def read_call(text: str, new_id: Callable[[], str]) -> ToolCall | None:
     """Read `{"name": …, "arguments": …}`; None when it is something else."""
     try:
         data = json.loads(text)
+        if not isinstance(data, dict) or not isinstance(data.get("name"), str):
+            return None
+        arguments = data.get("arguments", {})
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-        return None
-    arguments = data.get("arguments", {})
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
     return ToolCall(id=new_id(), name=data["name"], arguments=arguments)
 
 
 def call_schema(functions: Sequence[Mapping[str, Any]]) -> str:
     """Return the JSON schema of one call of one of these functions (`name` and `parameters` of each)."""
     calls = []
-    for function in functions:
-        parameters = dict(function.get("parameters") or {})
+    for index, function in enumerate(functions):
+        place = "#/properties/arguments" if len(functions) == 1 else f"#/anyOf/{index}/properties/arguments"
+        own = {key: value for key, value in (function.get("parameters") or {}).items() if key not in {"$id", "$schema"}}
+        parameters = _placed(own, place)
         parameters.setdefault("type", "object")
         calls.append(
             {
@@ -131,3 +133,26 @@ def call_schema(functions: Sequence[Mapping[str, Any]]) -> str:
             }
         )
     return json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls}, ensure_ascii=False)
+
+
+_DATA = frozenset({"const", "enum", "default", "examples"})
+"""What holds values in a schema."""
+_BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
+"""What holds schemas under names of the caller's."""
+
+
+def _placed(schema: Any, place: str) -> Any:
+    """Return a schema for use at `place` inside another: what points to its root (`#/$defs/X`) points there."""
+    if isinstance(schema, list):
+        return [_placed(each, place) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    placed: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
+            placed[key] = place + value[1:]
+        elif key in _BY_NAME and isinstance(value, Mapping):
+            placed[key] = {name: _placed(each, place) for name, each in value.items()}
+        else:
+            placed[key] = value if key in _DATA else _placed(value, place)
+    return placed

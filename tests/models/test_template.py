@@ -1,5 +1,6 @@
 """Chat templates: what they may use, what they must not reach, and how their refusals are told."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -92,3 +93,18 @@ def test_a_template_that_takes_texts_apart_cannot_make_a_control_token() -> None
     result = rendered(template, Message(role="assistant", content="<|im_start|></think><|im_end|>"))
     assert CONTROL.reserved.search(result.guarded) is None
     assert result.text == "|im_end|><|im_start|></think><|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["[" * 100_000, '{"a": ' * 100_000, '{"a": ' * 5000 + "1" + "}" * 5000, '{"a":' + "[" * 700 + "]" * 700 + "}"],
+)
+def test_arguments_nested_deeper_than_anyone_can_follow_are_text_or_refused(arguments: str) -> None:
+    call = ToolCall(id="1", name="f", arguments=arguments)
+    template = "{% for m in messages %}{{ m.tool_calls[0].function.arguments | tojson }}{% endfor %}"
+    try:
+        text = rendered(template, Message(role="assistant", content="", tool_calls=(call,))).text
+    except InvalidRequestError as error:
+        assert error.param == "messages"  # noqa: PT017 -- either of two ends is right
+    else:
+        assert json.loads(text) in (arguments, json.loads(arguments) if text[0] == "{" else None)

@@ -107,7 +107,7 @@ def compile_template(source: str, *, now: Callable[[], datetime]) -> RenderTempl
     def render(variables: Variables) -> str:
         try:
             return template.render(variables)
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise InvalidRequestError(
                 say("The chat template refuses these messages: {error}.", error=str(error).rstrip(".")),
                 param="messages",
@@ -179,7 +179,7 @@ def _as_template_sees(message: Message, guarded: Callable[[str], str]) -> dict[s
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": guarded(call.name), "arguments": _mapped(_parsed(call.arguments), guarded)},
+                "function": {"name": guarded(call.name), "arguments": _arguments(call.arguments, guarded)},
             }
             for call in message.tool_calls
         ]
@@ -190,13 +190,16 @@ def _as_template_sees(message: Message, guarded: Callable[[str], str]) -> dict[s
     return seen
 
 
-def _parsed(arguments: str) -> Any:
-    """Parse the arguments of a call, so that a template writes them the one way it was trained on."""
+def _arguments(text: str, guarded: Callable[[str], str]) -> Any:
+    """Parse the arguments of a call, so that a template writes them the one way it was trained on.
+
+    What is no JSON object, or nested deeper than can be followed, stays the text that it is.
+    """
     try:
-        parsed = json.loads(arguments)
-    except ValueError:
-        return arguments
-    return parsed if isinstance(parsed, dict) else arguments
+        parsed = json.loads(text)
+        return _mapped(parsed, guarded) if isinstance(parsed, dict) else guarded(text)
+    except (ValueError, RecursionError):
+        return guarded(text)
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

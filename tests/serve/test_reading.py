@@ -1,3 +1,4 @@
+import asyncio
 import json
 import tracemalloc
 from collections.abc import AsyncIterator, Mapping
@@ -7,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from qwenops.errors import BodyTooLargeError, InvalidRequestError
-from qwenops.serve.reading import UnsupportedMediaTypeError, parse, read_body
+from qwenops.serve.reading import BodyTimeoutError, UnsupportedMediaTypeError, parse, read_body
 from qwenops.serve.schemas import (
     IGNORED_FIELDS,
     REFUSED_FIELDS,
@@ -226,25 +227,52 @@ class Incoming:
 async def test_a_body_that_declares_too_much_is_not_read_at_all() -> None:
     incoming = Incoming([b"x"], {"content-length": "50000000"})
     with pytest.raises(BodyTooLargeError, match="larger than 1000 bytes"):
-        await read_body(incoming, InferenceRequest, max_bytes=1000)
+        await read_body(incoming, InferenceRequest, max_bytes=1000, timeout_s=5)
     assert incoming.taken == 0
 
 
 async def test_a_body_that_declares_nothing_is_dropped_when_it_is_over_the_limit() -> None:
     incoming = Incoming([b"x" * 600] * 100_000)
     with pytest.raises(BodyTooLargeError):
-        await read_body(incoming, InferenceRequest, max_bytes=1000)
+        await read_body(incoming, InferenceRequest, max_bytes=1000, timeout_s=5)
     assert incoming.taken == 1200
 
 
 @pytest.mark.parametrize("given", ["application/json", "Application/JSON; charset=utf-8", "application/x+json", ""])
 async def test_json_may_be_declared_in_several_ways(given: str) -> None:
     request = await read_body(
-        Incoming([b'{"text":', b' "x"}'], {"content-type": given}), InferenceRequest, max_bytes=1000
+        Incoming([b'{"text":', b' "x"}'], {"content-type": given}), InferenceRequest, max_bytes=1000, timeout_s=5
     )
     assert request.text == "x"
 
 
 async def test_another_content_type_is_refused() -> None:
     with pytest.raises(UnsupportedMediaTypeError, match="text/plain"):
-        await read_body(Incoming([b"{}"], {"content-type": "text/plain"}), InferenceRequest, max_bytes=1000)
+        await read_body(
+            Incoming([b"{}"], {"content-type": "text/plain"}), InferenceRequest, max_bytes=1000, timeout_s=5
+        )
+
+
+async def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
+    class Dripping(Incoming):
+        async def stream(self) -> AsyncIterator[bytes]:
+            while True:
+                self.taken += 1
+                yield b" "
+                await asyncio.sleep(0.01)
+
+    incoming = Dripping([])
+    with pytest.raises(BodyTimeoutError, match=r"within 0\.1 seconds") as caught:
+        await read_body(incoming, InferenceRequest, max_bytes=1000, timeout_s=0.1)
+    assert caught.value.http_status == 408
+    assert 1 < incoming.taken < 15
+
+
+async def test_a_time_out_that_is_not_the_bodys_own_stays_what_it_is() -> None:
+    class Broken(Incoming):
+        async def stream(self) -> AsyncIterator[bytes]:
+            raise TimeoutError("the network's own")
+            yield b""
+
+    with pytest.raises(TimeoutError, match="the network's own"):
+        await read_body(Broken([]), InferenceRequest, max_bytes=1000, timeout_s=5)

@@ -84,7 +84,8 @@ async def begin(request: Request, serving: Serving, principal: Principal, model:
     exchange: Exchange = request.state.exchange
     exchange.key_name = principal.name
     serving.admission.refuse_if_full(principal.key_id, limits=principal.limits)
-    body = await read_body(request, model, max_bytes=serving.options().limits.max_body_bytes)
+    limits = serving.options().limits
+    body = await read_body(request, model, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
     translate = translation_for(request.headers, serving)
     return Asked(
         body=body,

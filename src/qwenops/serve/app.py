@@ -141,6 +141,8 @@ def _respond(request: Request, error: QwenOpsError, headers: Mapping[str, str] |
         sent["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.http_status == HTTPStatus.UNAUTHORIZED:
         sent["www-authenticate"] = "Bearer"
+    if error.http_status == HTTPStatus.REQUEST_TIMEOUT:
+        sent["connection"] = "close"
     serving: Serving = request.app.state.serving
     translate = translation_for(request.headers, serving)
     if translate is not None:

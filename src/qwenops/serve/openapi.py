@@ -36,6 +36,7 @@ _ERRORS = {
     403: "The key may not do this.",
     404: "The model is not served here.",
     405: "The route has another method.",
+    408: "The body did not arrive in time.",
     413: "The body is over the limit.",
     415: "The body is not JSON.",
     429: "The caller is over a limit of its own; Retry-After says when to try again.",
@@ -143,7 +144,7 @@ _ROUTES: dict[str, _Described] = {
     ),
     MODEL_INFO: _Described(
         summary="Describe the model and the engine",
-        description="Name, revision, hash, quantisation, context, memory, load time and configuration generation.",
+        description="Name, revision, hash, quantisation, context, memory, load time, what was decided and why.",
         operation_id="get_model_info",
         tag="native",
         reply="ModelInfoReply",

@@ -19,6 +19,14 @@ class LimitOptions:
     max_body_bytes: int = option(
         2 * 1024**2, help="Longest body of a request.", unit=Unit.BYTES, minimum=1024, live=True, flag=False
     )
+    body_timeout_s: float = option(
+        30.0,
+        help="Longest time for the body of a request to arrive.",
+        unit=Unit.SECONDS,
+        minimum=0.1,
+        live=True,
+        flag=False,
+    )
     max_prompt_tokens: int = option(
         0, help="Longest prompt; 0 is what the engine's context holds.", unit=Unit.TOKENS, minimum=0, live=True
     )

@@ -4,6 +4,7 @@ The body is read piece by piece and dropped as soon as it is over the limit, dec
 said in one sentence that names the field.
 """
 
+import asyncio
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -38,6 +39,13 @@ class Incoming(Protocol):
         ...
 
 
+class BodyTimeoutError(InvalidRequestError):
+    """The body did not arrive in time."""
+
+    http_status = 408
+    code = "body_timeout"
+
+
 class UnsupportedMediaTypeError(InvalidRequestError):
     """The body is not JSON by its own account."""
 
@@ -45,16 +53,27 @@ class UnsupportedMediaTypeError(InvalidRequestError):
     code = "unsupported_media_type"
 
 
-async def read_body(request: Incoming, model: type[_Body], *, max_bytes: int) -> _Body:
+async def read_body(request: Incoming, model: type[_Body], *, max_bytes: int, timeout_s: float) -> _Body:
     """Read, parse and check the body of a request.
 
     Raises:
         UnsupportedMediaTypeError: The content type is another one than JSON.
         BodyTooLargeError: The body is over the limit; nothing more of it is kept.
+        BodyTimeoutError: It takes longer than `timeout_s` to arrive.
         InvalidRequestError: It is not JSON, or not what `model` accepts.
     """
     _check_media_type(request.headers.get("content-type", ""))
-    raw = await _read_bytes(request, max_bytes)
+    scope = asyncio.timeout(timeout_s)
+    try:
+        async with scope:
+            raw = await _read_bytes(request, max_bytes)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise BodyTimeoutError(
+            say("The body did not arrive within {timeout_s:g} seconds.", timeout_s=timeout_s),
+            hint=say("Send it faster, or raise `serve.limits.body_timeout_s`."),
+        ) from None
     return parse(raw, model)
 
 

@@ -44,9 +44,9 @@ def ring(*, models: tuple[str, ...] = ()) -> KeyRing:
     return keys
 
 
-def get(served: Served, path: str) -> tuple[int, Any]:
+def get(served: Served, path: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=5)) as connection:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
         return response.status, json.loads(response.read())
 
@@ -261,7 +261,7 @@ def test_the_description_names_every_status_and_loads_nothing_from_elsewhere(ser
     assert document["openapi"].startswith("3.1")
     chat = document["paths"][CHAT]["post"]
     assert set(chat["responses"]) == {
-        "200", "400", "401", "403", "404", "405", "413", "415", "429", "500", "502", "503", "504"
+        "200", "400", "401", "403", "404", "405", "408", "413", "415", "429", "500", "502", "503", "504"
     }  # fmt: skip
     assert "405" in document["paths"]["/v1/models"]["get"]["responses"]
     assert document["components"]["schemas"]["ChatRequest"]["examples"]
@@ -304,8 +304,38 @@ def test_a_fallback_answers_for_the_configured_model_and_says_so(start: Start) -
         assert status == 200
         assert answer["model"] == answer["served_model"] == MODEL
     assert get(served, "/v1/models")[1]["data"][0]["fallback_for"] == "qwen3:1.7b"
+    assert get(served, "/v1/models/qwen3:1.7b")[1]["id"] == MODEL
+    assert get(served, "/v1/models/qwen3:4b")[0] == 404
     assert [record.model for record in served.records] == ["qwen3:1.7b"] * 3
     assert {record.served_model for record in served.records} == {MODEL}
+
+
+@pytest.mark.parametrize(("models", "status"), [(("qwen3:1.7b",), 200), ((MODEL,), 200), (("other",), 403)])
+def test_a_key_for_the_configured_model_opens_what_stands_in_for_it(
+    start: Start, models: tuple[str, ...], status: int
+) -> None:
+    served = make_served(keys=ring(models=models))
+    fallback = replace(served.serving.model(), engine=Fallback(model=MODEL))
+    object.__setattr__(served.serving, "model", lambda: fallback)
+    start(served)
+    bearer = {"Authorization": f"Bearer {SECRET}"}
+    listed = get(served, "/v1/models", bearer)[1]["data"]
+    assert [each["id"] for each in listed] == ([MODEL] if status == 200 else [])
+    assert post(served, CHAT, {**HELLO, "max_tokens": 1}, bearer)[0] == status
+    for name in models:
+        expected = {200: 200, 403: 404}[status]
+        assert get(served, f"/v1/models/{name}", bearer)[0] == expected
+
+
+def test_a_model_is_also_known_by_what_the_command_line_called_it_and_recorded_under_its_name(start: Start) -> None:
+    served = make_served()
+    model = replace(served.serving.model(), aliases={"/srv/models/mine": MODEL})
+    object.__setattr__(served.serving, "model", lambda: model)
+    start(served)
+    status, answer, _ = post(served, CHAT, {**HELLO, "max_tokens": 1, "model": "/srv/models/mine"})
+    assert (status, answer["model"]) == (200, MODEL)
+    assert get(served, "/v1/models//srv/models/mine")[1]["id"] == MODEL
+    assert served.wait_for_records(1)[0].model == MODEL
 
 
 @pytest.mark.slow

@@ -230,7 +230,7 @@ def test_a_drain_that_runs_out_of_time_ends_a_stream_with_a_typed_event(start: S
         ({**HELLO, "n": 9}, "n"),
         ({**HELLO, "temprature": 1}, "temprature"),
         ({**HELLO, "logit_bias": {"999999": 1}}, None),
-        ({"messages": [{"role": "user", "content": "x" * 9000}]}, "prompt"),
+        ({"messages": [{"role": "user", "content": "x" * 9000}]}, "messages"),
         ({**HELLO, "tool_choice": "required"}, "tool_choice"),
         ({**HELLO, "continue_final_message": True}, "continue_final_message"),
         ({**HELLO, "response_format": {"type": "json_object"}, "reasoning_effort": "high"}, "response_format"),
@@ -339,3 +339,14 @@ def test_a_model_that_is_being_loaded_is_said_to_be(start: Start) -> None:
     start(served)
     status, body, headers = post(served, CHAT, HELLO)
     assert (status, body["error"]["code"], headers["retry-after"]) == (503, "engine_unavailable", "8")
+
+
+def test_a_body_that_stops_arriving_ends_with_408_and_its_connection_is_closed(start: Start) -> None:
+    served = start(make_served(options=ServeOptions(limits=LimitOptions(body_timeout_s=0.2))))
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as link:
+        link.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n\r\n{{".encode())
+        answer = b"".join(iter(lambda: link.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408")
+    assert json.loads(body)["error"]["code"] == "body_timeout"
+    assert served.wait_for_records(1)[0].http_status == 408

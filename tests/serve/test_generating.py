@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -6,13 +7,13 @@ import pytest
 from qwenops.engines.fake import FakeEngine
 from qwenops.engines.seam import EngineInfo
 from qwenops.errors import InvalidRequestError, PromptTooLongError
-from qwenops.generation import JsonObject, Messages
+from qwenops.generation import JsonObject, Message, Messages, ToolCall
 from qwenops.serve.exchange import Exchange
-from qwenops.serve.generating import conditions_of, fit, request_id_of, sampling_of, trace_of
+from qwenops.serve.generating import conditions_of, fit, request_id_of, sampling_of, tokens_of, trace_of
 from qwenops.serve.line import Priority
 from qwenops.serve.options import LimitOptions, SamplingDefaults, ServeOptions
 from qwenops.serve.schemas import InferenceRequest
-from tests.serve.conftest import MODEL, Start, make_served
+from tests.serve.conftest import MODEL, CharacterTokenizer, Start, make_served
 from tests.serve.test_faults import CHAT, HELLO, post
 
 INFO = EngineInfo(engine="fake", model="m", accepts="tokens", context_tokens=100)
@@ -35,25 +36,32 @@ def test_an_answer_gets_the_room_that_there_is(
     prompt: int, wanted: int, info: dict[str, Any], limits: dict[str, Any], expected: int
 ) -> None:
     given = replace(INFO, **info)
-    assert fit(given, LimitOptions(**limits), prompt_tokens=prompt, wanted_tokens=wanted) == expected
+    assert fit(given, LimitOptions(**limits), prompt_tokens=prompt, wanted_tokens=wanted, param="text") == expected
 
 
 @pytest.mark.parametrize(
-    ("prompt", "info", "limits"),
+    ("prompt", "info", "limits", "remedy"),
     [
-        (100, {}, {}),
-        (64, {"kv_capacity_tokens": 64}, {}),
-        (51, {}, {"max_prompt_tokens": 50}),
+        (100, {}, {}, "--context-tokens"),
+        (100, {"kv_capacity_tokens": 640}, {}, "--context-tokens"),
+        (64, {"kv_capacity_tokens": 64}, {}, "--kv-cache"),
+        (100, {"kv_capacity_tokens": 100}, {}, "--kv-cache"),
+        (51, {}, {"max_prompt_tokens": 50}, "--max-prompt-tokens"),
     ],
 )
-def test_a_prompt_that_leaves_no_room_is_refused(prompt: int, info: dict[str, Any], limits: dict[str, Any]) -> None:
-    with pytest.raises(PromptTooLongError, match=f"{prompt} tokens; at most {prompt - 1} "):
-        fit(replace(INFO, **info), LimitOptions(**limits), prompt_tokens=prompt, wanted_tokens=1)
+def test_a_prompt_that_leaves_no_room_is_refused_with_the_limit_to_raise(
+    prompt: int, info: dict[str, Any], limits: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(PromptTooLongError, match=f"{prompt} tokens; at most {prompt - 1} ") as caught:
+        fit(replace(INFO, **info), LimitOptions(**limits), prompt_tokens=prompt, wanted_tokens=1, param="messages")
+    assert remedy in caught.value.hint
+    assert caught.value.param == "messages"
 
 
 def test_an_empty_prompt_is_refused() -> None:
-    with pytest.raises(InvalidRequestError, match="empty"):
-        fit(INFO, LimitOptions(), prompt_tokens=0, wanted_tokens=1)
+    with pytest.raises(InvalidRequestError, match="empty") as caught:
+        fit(INFO, LimitOptions(), prompt_tokens=0, wanted_tokens=1, param="prompt")
+    assert caught.value.param == "prompt"
 
 
 def test_what_a_request_leaves_out_is_taken_from_the_options() -> None:
@@ -144,3 +152,51 @@ def test_an_engine_that_takes_conversations_gets_them_as_they_are(start: Start) 
     for request in plain.requests:
         assert isinstance(request.prompt, Messages)
         assert request.prompt.messages[0].content == "hello"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": "x" * 200}]}, "messages"),
+        ("/v1/completions", {"prompt": "x" * 200}, "prompt"),
+        ("/api/v1/inference", {"text": "x" * 200}, "text"),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_blamed_on_the_field_it_came_in(
+    start: Start, path: str, body: Any, param: str
+) -> None:
+    status, answer, _ = post(start(make_served(context_tokens=100)), path, body)
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    assert answer["error"]["param"] == param
+
+
+CALLED = Message(role="assistant", content="", tool_calls=(ToolCall(id="1", name="f", arguments="x" * 30_000),))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "aside"),
+    [
+        ("x" * 30_000, True),
+        ("x" * 300, False),
+        (Messages(messages=(Message(role="user", content="hello"),)), False),
+        (Messages(messages=(Message(role="user", content="x" * 30_000),)), True),
+        (Messages(messages=(CALLED,)), True),
+        (Messages(messages=(Message(role="user", content="hello"),), tools=({"a": [{"b": "x" * 30_000}]},)), True),
+        (Messages(messages=(Message(role="user", content="hello"),), tools=({"a": {"x" * 30_000: 1}},)), True),
+        (Messages(messages=(Message(role="user", content="hello"),), tools=({"a": [[1] * 99] * 300},)), True),
+        (Messages(messages=(Message(role="user", content="hello"),), tools=({"a": [[1] * 99]},)), False),
+    ],
+)
+async def test_what_is_long_is_rendered_in_a_thread_tools_and_calls_counted(
+    prompt: Messages | str, *, aside: bool
+) -> None:
+    threads: list[int] = []
+
+    class Watched(CharacterTokenizer):
+        def encode(self, text: str) -> list[int]:
+            threads.append(threading.get_ident())
+            return super().encode(text)
+
+    served = replace(make_served().serving.model(), tokenizer=Watched())
+    await tokens_of(served, prompt)
+    assert (threads[0] != threading.get_ident()) is aside

@@ -1,13 +1,16 @@
 import http.client
 import json
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from qwenops.engines.seam import EngineHealth
+from qwenops.engines.fake import FakeEngine
+from qwenops.engines.seam import EngineHealth, EngineInfo
 from qwenops.generation import Tokens
 from qwenops.serve.replies import InferenceReply, ModelInfoReply
+from qwenops.text import say
 from tests.serve.conftest import MODEL, Served, Start, make_served, scripted
 from tests.serve.test_faults import post
 
@@ -80,13 +83,42 @@ def test_another_model_is_refused_with_the_one_that_is_served(server: Served) ->
     assert server.wait_for_records(1)[0].served_model == MODEL
 
 
+def model_info(server: Served, **headers: str) -> dict[str, Any]:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection:
+        connection.request("GET", "/api/v1/model", headers=headers)
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+    ModelInfoReply.model_validate(answer)
+    return answer
+
+
 def test_the_model_says_what_it_is(server: Served) -> None:
     server.engine.health = EngineHealth(memory_bytes=123)
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection:
-        connection.request("GET", "/api/v1/model")
-        answer = json.loads(connection.getresponse().read())
-    ModelInfoReply.model_validate(answer)
+    answer = model_info(server)
     assert answer["name"] == MODEL
     assert answer["memory_bytes"] == 123
     assert answer["config_generation"] == 1
+    assert answer["revision"] == ""
+    assert answer["notes"] == {}
     assert answer["state"] == "ready"
+
+
+class Noted(FakeEngine):
+    """An engine that decided something."""
+
+    @property
+    def info(self) -> EngineInfo:
+        return replace(super().info, notes={"threads": say("The options say so.")})
+
+
+def test_the_model_says_its_revision_and_what_was_decided_with_the_reasons_in_the_callers_language(
+    start: Start,
+) -> None:
+    served = make_served(translate=lambda language, template: f"{language}: {template}")
+    revisions = {MODEL: "abc123", "another": "def"}
+    model = replace(served.serving.model(), engine=Noted(model=MODEL), revisions=revisions)
+    object.__setattr__(served.serving, "model", lambda: model)
+    start(served)
+    answer = model_info(served)
+    assert answer["revision"] == "abc123"
+    assert answer["notes"] == {"threads": "The options say so."}
+    assert model_info(served, **{"Accept-Language": "zh-CN"})["notes"] == {"threads": "zh: The options say so."}

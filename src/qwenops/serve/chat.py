@@ -167,7 +167,7 @@ async def _conversation(asked: Asked[ChatRequest]) -> _Conversation:
     note_prompt(asked, length=length_of(messages), text=lambda: encode([_plain(each) for each in body.messages]))
     tokens = await tokens_of(served, messages)
     sampling = _sampling(body, full_sampling_of(body, served, options.sampling, options.limits), structure)
-    room = fit(info, options.limits, prompt_tokens=len(tokens.ids), wanted_tokens=sampling.max_tokens)
+    room = fit(info, options.limits, prompt_tokens=len(tokens.ids), wanted_tokens=sampling.max_tokens, param="messages")
     prompt: Prompt = messages if info.accepts == "messages" else tokens
     return _Conversation(
         plan=plan_of(

@@ -113,7 +113,9 @@ async def _completion(asked: Asked[CompletionRequest]) -> _Completion:
     num_tokens = 0
     for each in given:
         tokens = await _tokens(each, served)
-        room = fit(info, options.limits, prompt_tokens=len(tokens.ids), wanted_tokens=sampling.max_tokens)
+        room = fit(
+            info, options.limits, prompt_tokens=len(tokens.ids), wanted_tokens=sampling.max_tokens, param="prompt"
+        )
         prompts.append((tokens, replace(sampling, max_tokens=room)))
         num_tokens += len(tokens.ids)
         echoes += [_echo(each, served) if body.echo else ""] * num_choices

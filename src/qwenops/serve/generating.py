@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from qwenops.engines.seam import EngineInfo
-from qwenops.errors import InvalidRequestError, ModelNotServedError, PromptTooLongError, QwenOpsError
+from qwenops.errors import InvalidRequestError, PromptTooLongError, QwenOpsError
 from qwenops.generation import Chunk, GenerationRequest, Messages, Prompt, SamplingParams, Structure, Tokens
 from qwenops.serve.admission import Priority, Ticket, parse_deadline
 from qwenops.serve.auth import Principal
 from qwenops.serve.exchange import Exchange
 from qwenops.serve.options import LimitOptions, SamplingDefaults
 from qwenops.serve.serving import ServedModel
-from qwenops.text import say
+from qwenops.text import Text, say
 
 _Number = TypeVar("_Number", int, float)
 _LONG_TEXT = 20_000
@@ -155,14 +155,11 @@ def choose_model(exchange: Exchange, principal: Principal, asked: str | None) ->
     info = served.engine.info
     exchange.model = asked or info.model
     exchange.served_model = info.model
-    known = [name for name in (info.model, info.fallback_for) if name]
-    if asked is not None and asked not in known:
-        raise ModelNotServedError(
-            say("The model {asked!r} is not served here.", asked=asked[:128]),
-            hint=say("Use one of: {known}.", known=", ".join(known)),
-            param="model",
-        )
-    principal.check_model(exchange.model)
+    if asked is not None:
+        exchange.model = served.known_as(asked)
+        principal.check_model(exchange.model)
+    elif not served.is_open_to(principal.limits.models):
+        principal.check_model(info.model)
     return served
 
 
@@ -178,8 +175,27 @@ async def tokens_of(served: ServedModel, prompt: Messages | str) -> Tokens:
             return Tokens(ids=tuple(served.tokenizer.encode(prompt)))
         return served.tokenizer.render(prompt)
 
-    length = len(prompt) if isinstance(prompt, str) else length_of(prompt)
-    return await asyncio.to_thread(work) if length > _LONG_TEXT else work()
+    return await asyncio.to_thread(work) if _is_long(prompt) else work()
+
+
+def _is_long(prompt: Messages | str) -> bool:
+    """Whether so much is to be rendered, tools and their calls counted, that other streams would notice."""
+    left, waiting = _LONG_TEXT, list[Any]([prompt])
+    if isinstance(prompt, Messages):
+        calls = [call.arguments for message in prompt.messages for call in message.tool_calls]
+        waiting = [calls, prompt.tools]
+        left -= length_of(prompt)
+    while waiting and left >= 0:
+        each = waiting.pop()
+        if isinstance(each, str):
+            left -= len(each)
+        elif isinstance(each, Mapping):
+            waiting.extend((*each, *each.values()))
+        elif isinstance(each, list | tuple):
+            waiting.extend(each)
+        else:
+            left -= 1
+    return left < 0
 
 
 def length_of(prompt: Messages) -> int:
@@ -187,8 +203,15 @@ def length_of(prompt: Messages) -> int:
     return sum(len(message.content) + len(message.reasoning or "") for message in prompt.messages)
 
 
-def fit(info: EngineInfo, limits: LimitOptions, *, prompt_tokens: int, wanted_tokens: int) -> int:
+def fit(info: EngineInfo, limits: LimitOptions, *, prompt_tokens: int, wanted_tokens: int, param: str) -> int:
     """Return the longest answer that has room behind the prompt, at most `wanted_tokens`.
+
+    Args:
+        info: Has the sizes of the engine.
+        limits: Those of the server.
+        prompt_tokens: Length of the prompt.
+        wanted_tokens: Longest answer that is asked for.
+        param: The field of the request that the prompt came in.
 
     Raises:
         PromptTooLongError: The prompt leaves no room.
@@ -201,12 +224,21 @@ def fit(info: EngineInfo, limits: LimitOptions, *, prompt_tokens: int, wanted_to
     if prompt_tokens > longest:
         raise PromptTooLongError(
             say("The prompt has {given} tokens; at most {longest} are possible.", given=prompt_tokens, longest=longest),
-            hint=say("Shorten the prompt, or serve with a larger --context-tokens."),
-            param="prompt",
+            hint=_more_room(info, limits, longest),
+            param=param,
         )
     if prompt_tokens == 0:
-        raise InvalidRequestError(say("The prompt is empty."), hint=say("Send at least one token."), param="prompt")
+        raise InvalidRequestError(say("The prompt is empty."), hint=say("Send at least one token."), param=param)
     return min(wanted_tokens, capacity - prompt_tokens, limits.max_output_tokens or capacity)
+
+
+def _more_room(info: EngineInfo, limits: LimitOptions, longest: int) -> Text:
+    """Say what to raise: the one of three limits that stands in the way."""
+    if limits.max_prompt_tokens == longest:
+        return say("Shorten the prompt, or serve with a larger --max-prompt-tokens.")
+    if 0 < info.kv_capacity_tokens <= info.context_tokens:
+        return say("Shorten the prompt, or serve with a larger --kv-cache or with more memory.")
+    return say("Shorten the prompt, or serve with a larger --context-tokens.")
 
 
 def sampling_of(

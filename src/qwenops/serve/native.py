@@ -1,5 +1,6 @@
 """The API of the user's design: `POST /api/v1/inference` and `GET /api/v1/model`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -7,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from qwenops.generation import Chunk, Message, Messages, Prompt
-from qwenops.serve.answering import Counts, answer_whole, answered_by, begin, note_prompt
+from qwenops.serve.answering import Counts, answer_whole, answered_by, begin, note_prompt, translation_for
 from qwenops.serve.auth import AuthClass, Principal, guard
 from qwenops.serve.generating import Asked, Plan, choose_model, fit, length_of, plan_of, sampling_of, tokens_of
 from qwenops.serve.openapi import INFERENCE, MODEL_INFO, described
@@ -15,6 +16,7 @@ from qwenops.serve.parts import AnswerParts, parts_of
 from qwenops.serve.reasoning import Speech, Thought
 from qwenops.serve.schemas import InferenceRequest
 from qwenops.serve.serving import Serving
+from qwenops.text import translate_text
 
 
 def native_router(serving: Serving) -> APIRouter:
@@ -45,9 +47,11 @@ def native_router(serving: Serving) -> APIRouter:
         )
 
     @router.get(MODEL_INFO, **described(MODEL_INFO))
-    async def model_info(principal: Annotated[Principal, Depends(guard(AuthClass.INFERENCE))]) -> Response:
+    async def model_info(
+        request: Request, principal: Annotated[Principal, Depends(guard(AuthClass.INFERENCE))]
+    ) -> Response:
         del principal
-        return JSONResponse(_model_info(serving))
+        return JSONResponse(_model_info(serving, translation_for(request.headers, serving) or str))
 
     return router
 
@@ -64,7 +68,7 @@ async def _plan(asked: Asked[InferenceRequest]) -> Plan:
     note_prompt(asked, length=length_of(messages), text=lambda: body.text)
     tokens = await tokens_of(served, messages)
     sampling = sampling_of(body, options.sampling, options.limits)
-    room = fit(info, options.limits, prompt_tokens=len(tokens.ids), wanted_tokens=sampling.max_tokens)
+    room = fit(info, options.limits, prompt_tokens=len(tokens.ids), wanted_tokens=sampling.max_tokens, param="text")
     prompt: Prompt = messages if info.accepts == "messages" else tokens
     sampled = [(prompt, replace(sampling, max_tokens=room))]
     return plan_of(asked, served, sampled, num_choices=1, prompt_tokens=len(tokens.ids))
@@ -103,12 +107,12 @@ class _Answer:
         }
 
 
-def _model_info(serving: Serving) -> dict[str, Any]:
+def _model_info(serving: Serving, translate: Callable[[str], str]) -> dict[str, Any]:
     served = serving.model()
     info = served.engine.info
     return {
         "name": info.model,
-        "revision": info.revision,
+        "revision": served.revision,
         "sha256": info.sha256,
         "quantization": info.quantization,
         "context_tokens": info.context_tokens,
@@ -122,4 +126,5 @@ def _model_info(serving: Serving) -> dict[str, Any]:
         "served_since_s": served.since_s,
         "fallback_for": info.fallback_for or None,
         "config_generation": serving.generation(),
+        "notes": {name: str(translate_text(why, translate)) for name, why in info.notes.items()},
     }

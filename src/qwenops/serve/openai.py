@@ -5,13 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from qwenops.errors import ModelNotServedError
 from qwenops.serve.auth import AuthClass, Principal, guard
 from qwenops.serve.chat import chat_router
 from qwenops.serve.completions import completions_router
 from qwenops.serve.openapi import MODEL, MODELS, described
 from qwenops.serve.serving import ServedModel, Serving
-from qwenops.text import say
 
 
 def openai_router(serving: Serving) -> APIRouter:
@@ -22,24 +20,16 @@ def openai_router(serving: Serving) -> APIRouter:
 
     @router.get(MODELS, **described(MODELS))
     async def models(principal: Annotated[Principal, Depends(guard(AuthClass.INFERENCE))]) -> Response:
-        listed = [model_json(serving.model())]
-        allowed = principal.limits.models
-        return JSONResponse(
-            {"object": "list", "data": [each for each in listed if not allowed or each["id"] in allowed]}
-        )
+        served = serving.model()
+        listed = [model_json(served)] if served.is_open_to(principal.limits.models) else []
+        return JSONResponse({"object": "list", "data": listed})
 
     @router.get(MODEL, **described(MODEL))
     async def model(request: Request, principal: Annotated[Principal, Depends(guard(AuthClass.INFERENCE))]) -> Response:
         asked = str(request.path_params["model"])
-        found = model_json(serving.model())
-        if found["id"] != asked:
-            raise ModelNotServedError(
-                say("The model {asked!r} is not served here.", asked=asked[:128]),
-                hint=say("Use one of: {known}.", known=found["id"]),
-                param="model",
-            )
-        principal.check_model(asked)
-        return JSONResponse(found)
+        served = serving.model()
+        principal.check_model(served.known_as(asked))
+        return JSONResponse(model_json(served))
 
     return router
 

@@ -208,6 +208,7 @@ class ModelInfoReply(Reply):
     served_since_s: float = Field(description="Seconds since 1970.")
     fallback_for: str | None = Field(description="The configured model, when this one serves in its place.")
     config_generation: int = Field(description="Counts the configurations taken over, from 1.")
+    notes: dict[str, str] = Field(description="What was decided from this machine, each with its reason.")
 
 
 REPLIES: tuple[type[BaseModel], ...] = (

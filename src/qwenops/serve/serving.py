@@ -1,16 +1,18 @@
 """What every route gets: the one object that says what is served, to whom, and who keeps count."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from qwenops.engines.seam import Engine
+from qwenops.errors import ModelNotServedError
 from qwenops.generation import Messages, Tokens
 from qwenops.observe.record import RequestRecord
 from qwenops.serve.admission import Admission
 from qwenops.serve.auth import KeyRing
 from qwenops.serve.options import ServeOptions
+from qwenops.text import say
 
 
 class Renderer(Protocol):
@@ -42,6 +44,41 @@ class ServedModel:
     tokenizer: Renderer
     since_s: float = 0.0
     """When it began to serve, in seconds since 1970."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """What else callers may ask for, such as the name on the command line, and the name that is meant by it."""
+    revisions: Mapping[str, str] = field(default_factory=dict)
+    """Of the models that may serve, by their names; grows as they are prepared."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The served model, and the configured one when that is another."""
+        info = self.engine.info
+        return (info.model, info.fallback_for) if info.fallback_for else (info.model,)
+
+    @property
+    def revision(self) -> str:
+        """Of the weights that serve now; empty when they have none."""
+        info = self.engine.info
+        return info.revision or self.revisions.get(info.model, "")
+
+    def is_open_to(self, models: Collection[str]) -> bool:
+        """Whether a key that may use these models may use this one; none is no limit."""
+        return not models or any(name in models for name in self.names)
+
+    def known_as(self, asked: str) -> str:
+        """Return the name of the model that is asked for.
+
+        Raises:
+            ModelNotServedError: It is neither the served nor the configured one.
+        """
+        name = self.aliases.get(asked, asked)
+        if name not in self.names:
+            raise ModelNotServedError(
+                say("The model {asked!r} is not served here.", asked=asked[:128]),
+                hint=say("Use one of: {known}.", known=", ".join(self.names)),
+                param="model",
+            )
+        return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

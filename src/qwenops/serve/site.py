@@ -23,6 +23,8 @@ from qwenops.serve.probes import metrics_router, probe_router
 from qwenops.serve.reload import Reloader
 from qwenops.serve.serving import ServedModel, Serving
 
+_log = logging.getLogger(__name__)
+
 Translate = Callable[[str, str], str]
 
 
@@ -72,6 +74,8 @@ class Site:
     def serve_with(self, model: ServedModel) -> None:
         """Take an opened engine into service."""
         self.model = model
+        for name, why in model.engine.info.notes.items():
+            _log.info("decided from this machine: %s: %s", name, why)
         self.follow_engine()
         self.lifecycle.opened(lambda: model.engine.info.health)
 
@@ -106,7 +110,8 @@ class Site:
         health = info.health
         metrics.engine_up.set(health.state is EngineState.READY)
         metrics.served_model.clear()
-        metrics.served_model.labels(info.model, info.engine, info.quantization, info.revision, info.fallback_for).set(1)
+        revision = self.model.revision
+        metrics.served_model.labels(info.model, info.engine, info.quantization, revision, info.fallback_for).set(1)
         metrics.model_load.set(info.load_s)
         metrics.raise_to(metrics.engine_restarts, health.restarts)
         metrics.raise_to(metrics.preemptions, health.preemptions)

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from qwenops.engines.fake import FakeEngine, FakeTiming
-from qwenops.engines.seam import EngineState
+from qwenops.engines.seam import EngineInfo, EngineState
 from qwenops.observe.options import LogOptions
 from qwenops.serve.auth import AuthClass, KeyRing, auth_class_of
 from qwenops.serve.lifecycle import Phase
@@ -85,13 +85,13 @@ async def test_metrics_follow_the_engine_and_the_line(site: Site) -> None:
     before = await metrics_of(site)
     assert before["qwen3_engine_up"] == before["qwen3_ready"] == 0
     engine = FakeEngine(model=MODEL, timing=FakeTiming(slots=3))
-    site.serve_with(ServedModel(engine=engine, tokenizer=CharacterTokenizer()))
+    site.serve_with(ServedModel(engine=engine, tokenizer=CharacterTokenizer(), revisions={MODEL: "abc123"}))
     async with site.admission.admit(prompt_tokens=5, max_tokens=5):
         busy = await metrics_of(site)
     assert busy["qwen3_engine_up"] == busy["qwen3_ready"] == 1
     assert busy["qwen3_running_requests"] == 1
     assert busy["qwen3_saturation_ratio"] == pytest.approx(1 / 3)
-    info = 'engine="fake",fallback_for="",model="qwen3:test",quantization="none",revision=""'
+    info = 'engine="fake",fallback_for="",model="qwen3:test",quantization="none",revision="abc123"'
     assert busy[f"qwen3_served_model_info{{{info}}}"] == 1
     engine.crash()
     down = await metrics_of(site)
@@ -134,3 +134,14 @@ async def test_lines_that_cannot_be_written_are_counted_in_a_metric(tmp_path: Pa
 async def test_progress_may_be_reported_from_another_thread(site: Site) -> None:
     await asyncio.to_thread(site.lifecycle.report, Phase.CONVERTING, 0.5, "half")
     assert site.lifecycle.reasons() == ["starting: converting 50 %, half"]
+
+
+async def test_what_the_engine_decided_is_logged_with_its_reasons(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    class Noted(FakeEngine):
+        @property
+        def info(self) -> EngineInfo:
+            return replace(super().info, notes={"threads": "there are two cores"})
+
+    with caplog.at_level("INFO", "qwenops.serve.site"):
+        site.serve_with(ServedModel(engine=Noted(model=MODEL), tokenizer=CharacterTokenizer()))
+    assert "threads: there are two cores" in caplog.text

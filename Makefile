@@ -13,7 +13,10 @@ help: ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { \
+	  rm -rf $(VENV); \
+	  echo "Python's venv is missing. On Debian and Ubuntu: sudo apt install python3-venv" >&2; \
+	  exit 1; }
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing qwenops into $(VENV) (about 170 MB to download, no torch) ..."
@@ -33,24 +36,22 @@ develop: $(VENV)/.dev ## Set up .venv for working on qwenops
 demo: $(VENV)/.demo ## Convert a model, serve it, ask it, print what it took (MODEL=qwen3:0.6b for the real one)
 	$(BIN)/qwenops demo $(if $(MODEL),--model $(MODEL))
 
-check: $(VENV)/.dev ## Lint, types, layers and every test that needs no root and no extra program
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+check: lint docs ## Lint, types, layers, documentation, and every test that needs no root and no extra program
 	$(BIN)/python -m pytest -m "not infra" -q
 
-test: $(VENV)/.dev ## Everything that CI runs
+test: lint docs ## Everything that CI runs
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev ## Lint, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q
 
 infra: ## Install the programs that infrastructure tests need (root, Debian packages)
 	bash tools/install_infra.sh
 
-prove: $(VENV)/.dev ## The long forms: whole benchmarks, overload; their result files are committed
+prove: $(VENV)/.dev ## Every benchmark at its full length; their result files are committed
 	$(PIP) install -c constraints.txt -e '.[genai]'
 	$(BIN)/python -m benchmarks.run_all
 
@@ -66,4 +67,4 @@ reference: $(VENV)/.dev ## Write docs/reference from the code
 clean: ## Remove what these commands made inside the checkout
 	rm -rf $(VENV) docs/_build dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help install develop demo check test infra prove docs messages reference clean
+.PHONY: help install develop demo check test lint infra prove docs messages reference clean

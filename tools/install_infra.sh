@@ -6,6 +6,7 @@ set -euo pipefail
 
 # program -> package that brings it
 programs=(
+  curl:curl            # tests/docs: the request of the READMEs
   taskset:util-linux   # tests/infra: an affinity of one CPU
   unshare:util-linux   # tests/infra: a namespace of control groups, as a container has
 )

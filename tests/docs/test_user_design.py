@@ -9,11 +9,16 @@ TABLE = ROOT / "docs" / "decisions" / "user-design.md"
 
 def rows() -> dict[str, str]:
     """Return id to status of the table's rows."""
+    return {name: cells[-1] for name, cells in whole_rows().items()}
+
+
+def whole_rows() -> dict[str, list[str]]:
+    """Return id to cells of the table's rows."""
     found = {}
     for line in TABLE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 4 and re.fullmatch(r"[A-G]\d", cells[0]):
-            found[cells[0]] = cells[3]
+            found[cells[0]] = cells
     return found
 
 
@@ -38,6 +43,11 @@ def test_a_status_is_a_known_word() -> None:
 
 def test_every_row_that_stands_is_proven_by_a_test() -> None:
     assert {row for row, status in rows().items() if status == "stands"} - ids_in_tests() == set()
+
+
+def test_a_row_of_which_something_follows_does_not_stand() -> None:
+    following = {name for name, cells in whole_rows().items() if re.search(r"\bfollows?\b|\bpart \d", cells[2])}
+    assert {name for name in following if rows()[name] == "stands"} == set()
 
 
 def test_no_test_claims_a_row_that_does_not_exist() -> None:

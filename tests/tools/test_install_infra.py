@@ -7,7 +7,8 @@ import pytest
 from qwenops.command import Finished, run
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "install_infra.sh"
-PROGRAMS = ("taskset", "unshare")
+PROGRAMS = ("curl", "taskset", "unshare")
+PACKAGES = "curl util-linux"
 
 
 class Place:
@@ -52,8 +53,8 @@ def test_nothing_is_done_when_all_programs_are_here(place: Place) -> None:
 def test_missing_programs_are_installed_without_recommendations(place: Place) -> None:
     place.program("apt-get", brings(place, PROGRAMS))
     finished = place.install()
-    assert (finished.returncode, finished.stdout) == (0, "Installing util-linux ...\nDone.\n")
-    assert (place.folder / "calls").read_text() == ("install --yes --quiet=2 --no-install-recommends util-linux\n")
+    assert (finished.returncode, finished.stdout) == (0, f"Installing {PACKAGES} ...\nDone.\n")
+    assert (place.folder / "calls").read_text() == f"install --yes --quiet=2 --no-install-recommends {PACKAGES}\n"
 
 
 def test_old_lists_of_packages_are_fetched_once(place: Place) -> None:
@@ -77,17 +78,17 @@ def test_without_root_it_says_what_to_do(place: Place) -> None:
     place.program("id", "echo 1000")
     finished = place.install()
     assert finished.returncode == 1
-    assert finished.stderr == "install_infra: installing util-linux needs root. Run: sudo make infra\n"
+    assert finished.stderr == f"install_infra: installing {PACKAGES} needs root. Run: sudo make infra\n"
 
 
 def test_without_apt_it_names_the_packages(place: Place) -> None:
     finished = place.install()
     assert finished.returncode == 1
-    assert "Install these packages by your system's own means: util-linux" in finished.stderr
+    assert f"Install these packages by your system's own means: {PACKAGES}" in finished.stderr
 
 
 def test_a_package_that_does_not_bring_the_program_is_noticed(place: Place) -> None:
-    place.program("apt-get", brings(place, ("taskset",)))
+    place.program("apt-get", brings(place, ("curl", "taskset")))
     finished = place.install()
     assert finished.returncode == 1
     assert "unshare is still missing after installing util-linux" in finished.stderr

@@ -1,0 +1,65 @@
+"""The READMEs' tables of measured facts are those of the result files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import tables
+
+ROOT = Path(__file__).parents[2]
+NEEDED = ("engine", "engine-1.7b", "convert", "served")
+MISSING = [name for name in NEEDED if not (tables.RESULTS / f"{name}.json").is_file()]
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"not measured yet: {', '.join(MISSING)}")
+@pytest.mark.parametrize("readme", tables.WORDS)
+def test_the_table_of_a_readme_is_in_step_with_the_results(readme: str) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    assert tables.filled(readme) == text, "run `python -m benchmarks.tables`"
+
+
+def spread(middle: float) -> dict[str, float]:
+    return {"min": middle * 0.9, "median": middle, "max": middle * 1.1}
+
+
+def engine(rate: float) -> dict[str, Any]:
+    loads = {"prefill": 10 * rate, "decode1": rate, "decode8": 3 * rate, "mixed": 2 * rate}
+    scenarios = {name: {"ours_tokens_per_s": spread(value), "ratio": spread(1.5)} for name, value in loads.items()}
+    return {"scenarios": scenarios, "resident_bytes": {"ours": spread(2 * tables.GIB)}}
+
+
+def results(rate: float) -> dict[str, dict[str, Any]]:
+    """Return what the four files hold, with an engine that writes `rate` tokens a second."""
+    machine = {"processor": "P", "threads": 4, "isa": ["avx2"], "memory_limit_bytes": 8 * tables.GIB}
+    columns = ("0.6b int8", "0.6b int4", "1.7b int8", "1.7b int4")
+    converted = {name: {"seconds": spread(9), "peak_resident_bytes": spread(tables.GIB)} for name in columns}
+    served = {
+        "served_to_engine_1": spread(0.97),
+        "served_to_engine_8": spread(0.95),
+        "added_ttft_ms": spread(3),
+        "idle": {"api_rss_mib": 99, "api_cpu_percent_of_a_core": 0.2},
+    }
+    return {
+        "engine": {"machine": machine, "results": {"int8": engine(rate), "int4": engine(2 * rate)}},
+        "engine-1.7b": {"results": {"int8": engine(rate / 2), "int4": engine(rate)}},
+        "convert": {"results": converted},
+        "served": {"results": served},
+    }
+
+
+@pytest.mark.parametrize("readme", tables.WORDS)
+def test_another_result_gives_another_table_and_leaves_the_rest_of_the_readme(
+    readme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {}
+    for rate in (40.0, 50.0):
+        found = results(rate)
+        monkeypatch.setattr(tables, "read", found.__getitem__)
+        made[rate] = tables.filled(readme)
+        assert f"| {rate:.0f} | {2 * rate:.0f} | {rate / 2:.0f} | {rate:.0f} |" in made[rate]
+        assert "97.0%" in made[rate]
+    assert made[40.0] != made[50.0]
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    before, after = text.split(tables.BEGIN)[0], text.split(tables.END)[1]
+    assert all(each.startswith(before) and each.endswith(after) for each in made.values())

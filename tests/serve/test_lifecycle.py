@@ -93,6 +93,15 @@ def test_the_second_request_to_stop_hurries_and_draining_twice_does_not() -> Non
     assert lifecycle.hurry_wanted.is_set()
 
 
+def test_the_first_signal_after_a_drain_that_was_asked_for_cuts_nothing_off() -> None:
+    lifecycle = ready()
+    lifecycle.drain()
+    lifecycle.ask_to_stop()
+    assert not lifecycle.hurry_wanted.is_set()
+    lifecycle.ask_to_stop_soon()
+    assert lifecycle.hurry_wanted.is_set()
+
+
 def test_an_engine_that_opens_while_the_server_drains_does_not_make_it_ready() -> None:
     lifecycle = Lifecycle()
     lifecycle.drain()

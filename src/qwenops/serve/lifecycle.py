@@ -70,10 +70,11 @@ class Lifecycle:
         self._began_s = clock()
         self._health: Callable[[], EngineHealth] | None = None
         self._failure: QwenOpsError | None = None
+        self._asked_to_stop = False
         self.drain_wanted = asyncio.Event()
-        """Set by the first request to stop."""
+        """Set by the first request to stop, or to drain."""
         self.hurry_wanted = asyncio.Event()
-        """Set by the second."""
+        """Set by the second request to stop."""
         self.has_balancer = True
         """Whether to leave time for balancers to find out."""
 
@@ -162,9 +163,13 @@ class Lifecycle:
             self._state = State.FAILED
 
     def ask_to_stop(self) -> None:
-        """Drain; asked a second time, hurry. Readiness is gone when this returns."""
-        if self.drain_wanted.is_set():
+        """Drain; asked a second time, hurry. Readiness is gone when this returns.
+
+        An administrator who drained before has not asked for that: whatever ends the process afterwards comes first.
+        """
+        if self._asked_to_stop:
             self.hurry_wanted.set()
+        self._asked_to_stop = True
         self.drain()
 
     def ask_to_stop_soon(self) -> None:

@@ -21,6 +21,7 @@ from qwenops.text import say
 
 PREFIX = "qo-"
 _SHORTEST_SECRET = 24
+_HOW_TO_WRITE = say("Write one `NAME KEY` a line, or a JSON list of objects with name, key and scopes.")
 
 
 class Scope(StrEnum):
@@ -93,29 +94,35 @@ def read_keys_file(path: Path) -> list[ApiKey]:
 
 
 def parse_keys(text: str, *, source: str) -> list[ApiKey]:
-    """Parse what `read_keys_file` reads; `source` is named in errors."""
+    """Parse what `read_keys_file` reads; `source` is named in errors. Commas separate keys on one line."""
     if text.lstrip().startswith("["):
         return _parse_json(text, source)
-    entries = []
-    for number, line in enumerate(re.split(r"[\n,]", text), 1):
-        words = line.partition("#")[0].split()
-        match words:
-            case []:
-                continue
-            case [secret]:
-                entries.append({"name": f"key-{number}", "key": secret})
-            case [name, secret]:
-                entries.append({"name": name, "key": secret})
-            case _:
-                raise _wrong_entry(source, number, say("it has more than a name and a key"))
-    return _from_entries(entries, source)
+    keys = []
+    # Only a line feed ends a comment: what comes after any other separator may be a key that was commented out.
+    for number, line in enumerate(text.split("\n"), 1):
+        parts = [words for part in line.partition("#")[0].split(",") if (words := part.split())]
+        for place, words in enumerate(parts, 1):
+            match words:
+                case [secret]:
+                    unnamed = f"key-{number}" if len(parts) == 1 else f"key-{number}-{place}"
+                    entry = {"name": unnamed, "key": secret}
+                case [name, secret]:
+                    entry = {"name": name, "key": secret}
+                case _:
+                    raise _wrong_line(source, number, say("it has more than a name and a key"))
+            try:
+                keys.append(_from_entry(entry))
+            except ValueError:
+                why = say("its key is shorter than {n} characters", n=_SHORTEST_SECRET)
+                raise _wrong_line(source, number, why) from None
+    return keys
 
 
 def _parse_json(text: str, source: str) -> list[ApiKey]:
     try:
         entries = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _wrong_entry(source, error.lineno, say("it is not valid JSON")) from None
+        raise _wrong_line(source, error.lineno, say("it is not valid JSON")) from None
     return _from_entries(entries, source)
 
 
@@ -157,18 +164,40 @@ def _from_entry(entry: Mapping[str, Any]) -> ApiKey:
         sha256=sha256,
         scopes=frozenset(Scope(each) for each in entry.get("scopes", [Scope.INFERENCE])),
         limits=KeyLimits(
-            concurrency=int(entry.get("concurrency", 0)),
-            requests_per_min=int(entry.get("requests_per_min", 0)),
-            tokens_per_min=int(entry.get("tokens_per_min", 0)),
-            models=tuple(str(each) for each in entry.get("models", ())),
+            concurrency=_limit(entry, "concurrency"),
+            requests_per_min=_limit(entry, "requests_per_min"),
+            tokens_per_min=_limit(entry, "tokens_per_min"),
+            models=_models(entry),
         ),
         created_at=datetime.fromtimestamp(0, tz=UTC),
         expires_at=expires_at.replace(tzinfo=UTC) if expires_at and not expires_at.tzinfo else expires_at,
     )
 
 
+def _limit(entry: Mapping[str, Any], name: str) -> int:
+    """Return a limit; anything that would come out as no limit by accident is refused."""
+    value = entry.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(name)
+    return value
+
+
+def _models(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    models = entry.get("models", [])
+    if not isinstance(models, list) or not all(isinstance(each, str) for each in models):
+        raise TypeError(models)
+    return tuple(models)
+
+
 def _wrong_entry(source: str, number: int, why: str) -> ConfigError:
     return ConfigError(
         say("Entry {number} of the API keys in {source} is wrong: {why}.", number=number, source=source, why=why),
-        hint=say("Write one `NAME KEY` a line, or a JSON list of objects with name, key and scopes."),
+        hint=_HOW_TO_WRITE,
+    )
+
+
+def _wrong_line(source: str, number: int, why: str) -> ConfigError:
+    return ConfigError(
+        say("Line {number} of the API keys in {source} is wrong: {why}.", number=number, source=source, why=why),
+        hint=_HOW_TO_WRITE,
     )

@@ -151,6 +151,15 @@ def test_an_open_server_serves_this_machine_but_no_foreign_web_page(headers: dic
             ring.authorise(AuthClass.ADMIN, headers)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2"])
+def test_a_public_server_without_keys_answers_anyone_and_is_administered_by_nobody(host: str) -> None:
+    ring = KeyRing(options=KeyOptions(allow_public_without_keys=True), host=host)
+    headers = {"host": "service.example:8000"}
+    assert ring.authorise(AuthClass.INFERENCE, headers) is ANYBODY
+    with pytest.raises(ForbiddenError, match="not administered"):
+        ring.authorise(AuthClass.ADMIN, headers)
+
+
 def test_keys_come_from_the_database_a_file_and_the_environment(tmp_path: Path) -> None:
     in_file, in_mounted, in_variable = new_secret(), new_secret(), new_secret()
     (tmp_path / "file").write_text(f"of-file {in_file}\n")

@@ -5,6 +5,7 @@
 
 A server that has never had a key and listens on loopback is open to this machine, but not to web pages that a browser
 on it shows: then the Host must be local (against DNS rebinding) and the Origin one of ours (against foreign pages).
+One that listens on a public address without keys, as it may when told so, answers anyone and is administered by nobody.
 """
 
 import hmac
@@ -151,6 +152,8 @@ class KeyRing:
     def _with_scope(self, scope: Scope, headers: Mapping[str, str]) -> Principal:
         if not self._needed:
             self._refuse_foreign_pages(headers)
+            if scope is Scope.ADMIN:
+                self._refuse_public_administration()
             return ANYBODY
         secret = _secret_of(headers)
         if not secret:
@@ -170,6 +173,13 @@ class KeyRing:
                 hint=say("Create one that has with `qwenops keys create NAME --scope {scope}`.", scope=scope.value),
             )
         return Principal(key_id=key.id, name=key.name, scopes=key.scopes, limits=key.limits)
+
+    def _refuse_public_administration(self) -> None:
+        if not is_loopback(self._host):
+            raise ForbiddenError(
+                say("Without an API key, a server on {host} is not administered over HTTP.", host=self._host),
+                hint=say("Create a key with `qwenops keys create NAME --scope admin`, or send the process a signal."),
+            )
 
     def _refuse_foreign_pages(self, headers: Mapping[str, str]) -> None:
         host = _host_of(headers.get("host", ""))

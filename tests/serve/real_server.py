@@ -1,7 +1,8 @@
 """A whole server as a process of its own, in front of the fake engine: `python -m tests.serve.real_server '{...}'`.
 
 The JSON argument: `options` (dotted keys to values), `config` (a JSON file of such, read again by a reload),
-`tokens_per_s`, `slots`, `open_s` (how long opening takes), `open_error`, `run_folder`.
+`tokens_per_s`, `slots`, `open_s` (how long opening takes), `open_error`, `close_s` (how long closing takes),
+`run_folder`.
 It prints the URL when it listens.
 """
 
@@ -16,6 +17,7 @@ from qwenops.engines.fake import FakeEngine, FakeTiming
 from qwenops.errors import ConfigError, ModelLoadError, QwenOpsError
 from qwenops.serve.lifecycle import Phase, Report
 from qwenops.serve.options import ServeOptions
+from qwenops.serve.reload import Wanted
 from qwenops.serve.run import Surroundings, run
 from qwenops.serve.serving import ServedModel
 from tests.serve.conftest import MODEL, CharacterTokenizer
@@ -40,6 +42,18 @@ def _with(options: Any, path: list[str], value: Any) -> Any:
     return dataclasses.replace(options, **{name: value})
 
 
+class SlowToClose(FakeEngine):
+    """The fake engine, in no hurry to end."""
+
+    def __init__(self, *, close_s: float, **more: Any) -> None:
+        super().__init__(**more)
+        self._close_s = close_s
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(self._close_s)
+        await super().aclose()
+
+
 def main(plan: dict[str, Any]) -> int:
     async def open_engine(report: Report) -> ServedModel:
         steps = 20
@@ -49,14 +63,15 @@ def main(plan: dict[str, Any]) -> int:
         if plan.get("open_error"):
             raise ModelLoadError(plan["open_error"])
         timing = FakeTiming(decode_tokens_per_s=plan.get("tokens_per_s", 100.0), slots=plan.get("slots", 8))
-        return ServedModel(engine=FakeEngine(model=MODEL, timing=timing), tokenizer=CharacterTokenizer())
+        engine = SlowToClose(model=MODEL, timing=timing, close_s=plan.get("close_s", 0.0))
+        return ServedModel(engine=engine, tokenizer=CharacterTokenizer())
 
     config = Path(plan["config"]) if plan.get("config") else None
 
-    def read() -> ServeOptions:
+    def read() -> Wanted:
         assert config is not None
         try:
-            return options_of(plan.get("options", {}) | json.loads(config.read_text()))
+            return Wanted(serve=options_of(plan.get("options", {}) | json.loads(config.read_text())))
         except (json.JSONDecodeError, TypeError) as error:
             raise ConfigError(f"The file is wrong: {error}.") from error
 
@@ -69,7 +84,7 @@ def main(plan: dict[str, Any]) -> int:
         on_listening=lambda url: print(url, flush=True),  # noqa: T201 -- the test reads it
     )
     try:
-        run(open_engine, read() if config else options_of(plan.get("options", {})), surroundings)
+        run(open_engine, read().serve if config else options_of(plan.get("options", {})), surroundings)
     except QwenOpsError as error:
         print(json.dumps({"error": error.message, "hint": error.hint}), file=sys.stderr)  # noqa: T201 -- the test reads it
         return error.exit_code

@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 
 from qwenops.errors import ConfigError
 from qwenops.options import walk
-from qwenops.serve.options import KeyOptions, LimitOptions, ServeOptions, differences, take_live
-from qwenops.serve.reload import Reloader, fingerprint, watch
+from qwenops.serve.options import Difference, KeyOptions, LimitOptions, ServeOptions, differences, take_live
+from qwenops.serve.reload import Reloader, Wanted, fingerprint, watch
 
 OLD = ServeOptions()
 
@@ -18,10 +19,14 @@ def changed(*, port: int = 8000, queue: int = 256) -> ServeOptions:
     return dataclasses.replace(OLD, port=port, limits=LimitOptions(queue_requests=queue))
 
 
+def wanted(serve: ServeOptions, *elsewhere: Difference) -> Callable[[], Wanted]:
+    return lambda: Wanted(serve=serve, elsewhere=elsewhere)
+
+
 async def test_live_options_are_taken_over_and_the_others_are_named() -> None:
     applied: list[ServeOptions] = []
     results: list[str] = []
-    reloader = Reloader(OLD, lambda: changed(port=9000, queue=7), apply=[applied.append], on_result=results.append)
+    reloader = Reloader(OLD, wanted(changed(port=9000, queue=7)), apply=[applied.append], on_result=results.append)
     report = await reloader.reload()
     assert [each.key for each in report.applied] == ["limits.queue_requests"]
     assert [each.key for each in report.needs_restart] == ["port"]
@@ -31,8 +36,18 @@ async def test_live_options_are_taken_over_and_the_others_are_named() -> None:
     assert report.as_json()["needs_restart"] == [{"key": "port", "old": 8000, "new": 9000}]
 
 
+async def test_changes_of_other_parts_are_named_among_those_that_need_a_restart() -> None:
+    elsewhere = Difference(key="engine.max_running", old=16, new=4, live=False)
+    reloader = Reloader(OLD, wanted(changed(port=9000), elsewhere))
+    report = await reloader.reload()
+    assert report.applied == ()
+    assert [each.key for each in report.needs_restart] == ["port", "engine.max_running"]
+    assert report.as_json()["needs_restart"][1] == {"key": "engine.max_running", "old": 16, "new": 4}
+    assert reloader.generation == 1
+
+
 async def test_a_dry_run_says_the_same_and_changes_nothing() -> None:
-    reloader = Reloader(OLD, lambda: changed(queue=7), apply=[lambda _: pytest.fail("applied")])
+    reloader = Reloader(OLD, wanted(changed(queue=7)), apply=[lambda _: pytest.fail("applied")])
     report = await reloader.reload(dry_run=True)
     assert [each.key for each in report.applied] == ["limits.queue_requests"]
     assert report.dry_run
@@ -41,12 +56,12 @@ async def test_a_dry_run_says_the_same_and_changes_nothing() -> None:
 
 
 async def test_a_reload_without_a_change_is_no_new_generation() -> None:
-    reloader = Reloader(OLD, lambda: OLD)
+    reloader = Reloader(OLD, wanted(OLD))
     assert (await reloader.reload()).generation == 1
 
 
 async def test_a_wrong_file_leaves_the_old_options_in_force() -> None:
-    def broken() -> ServeOptions:
+    def broken() -> Wanted:
         raise ConfigError("line 3 is wrong")
 
     results: list[str] = []
@@ -65,7 +80,7 @@ async def test_when_one_part_refuses_all_go_back() -> None:
             raise OSError("no")
 
     results: list[str] = []
-    reloader = Reloader(OLD, lambda: changed(queue=7), apply=[first.append, second], on_result=results.append)
+    reloader = Reloader(OLD, wanted(changed(queue=7)), apply=[first.append, second], on_result=results.append)
     with pytest.raises(ConfigError, match="could not be applied: no"):
         await reloader.reload()
     assert first == [changed(queue=7), OLD]

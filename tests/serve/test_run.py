@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,18 @@ import aiohttp
 import psutil
 import pytest
 
+from qwenops.engines.fake import FakeEngine
+from qwenops.observe.options import LogOptions
+from qwenops.serve import run
+from qwenops.serve.auth import KeyRing
+from qwenops.serve.lifecycle import Report
+from qwenops.serve.listen import listen
+from qwenops.serve.options import ServeOptions
+from qwenops.serve.run import GRACE_S, Surroundings
 from qwenops.serve.runfile import running
+from qwenops.serve.serving import ServedModel
+from qwenops.state.keys import ApiKey, digest
+from tests.serve.conftest import MODEL, CharacterTokenizer
 
 Plan = dict[str, Any]
 
@@ -167,6 +179,45 @@ async def test_a_second_signal_does_not_wait_for_answers(start: Start, client: a
     status, errors = await asyncio.to_thread(server.ended)
     assert status == 0, errors
     assert time.monotonic() - before_s < 5.0
+
+
+@pytest.mark.slow
+async def test_the_end_takes_at_most_five_seconds_more_than_the_drain_whatever_hangs(
+    start: Start, client: aiohttp.ClientSession
+) -> None:
+    server = start(options={"drain_delay_s": 0.1, "drain_timeout_s": 0.3}, tokens_per_s=20.0, close_s=600.0)
+    await wait_for(client, f"{server.url}/readyz", 200)
+    endless_one = asyncio.create_task(stream(client, server.url, 5000))
+    await asyncio.sleep(0.3)
+    before_s = time.monotonic()
+    server.signal(signal.SIGTERM)
+    status, errors = await asyncio.to_thread(server.ended)
+    assert time.monotonic() - before_s < 0.1 + 0.3 + GRACE_S
+    assert status == 0, errors
+    assert "the engine did not end within" in errors
+    assert any("error" in event for event in await endless_one)
+
+
+def test_all_waits_after_the_drain_fit_into_the_grace_with_time_to_spare() -> None:
+    assert run._LAST_WORDS_S + run._ABORT_S + run._CLOSE_ENGINE_S + run._LAST_LINES_S <= GRACE_S - 0.5
+
+
+@pytest.mark.slow
+async def test_a_drain_and_then_one_signal_let_running_answers_finish(
+    start: Start, client: aiohttp.ClientSession
+) -> None:
+    server = start(options={"drain_delay_s": 0.1}, tokens_per_s=40.0)
+    await wait_for(client, f"{server.url}/readyz", 200)
+    running_one = asyncio.create_task(stream(client, server.url, 60))
+    await asyncio.sleep(0.3)
+    async with client.post(f"{server.url}/admin/drain") as answer:
+        assert answer.status == 202
+    await asyncio.sleep(0.3)
+    server.signal(signal.SIGTERM)
+    assert is_complete(await running_one)
+    status, errors = await asyncio.to_thread(server.ended)
+    assert status == 0, errors
+    assert "cut off" not in errors
 
 
 @pytest.mark.slow
@@ -361,6 +412,66 @@ async def test_systemd_hears_of_start_readiness_life_and_end(start: Start, tmp_p
     assert any(each.startswith("STATUS=starting") for each in messages)
     assert any("serving qwen3:test on http://127.0.0.1:" in each for each in messages)
     assert (await asyncio.to_thread(server.ended))[0] == 0
+
+
+@pytest.mark.slow
+async def test_a_reload_while_it_starts_does_not_tell_systemd_that_it_is_ready(start: Start, tmp_path: Path) -> None:
+    address, config = tmp_path / "notify", tmp_path / "config.json"
+    config.write_text("{}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(address))
+        heard.settimeout(10)
+        server = start({"NOTIFY_SOCKET": str(address)}, {"reload_poll_s": 0}, open_s=1.0, config=str(config))
+        server.signal(signal.SIGHUP)
+        messages: list[str] = []
+        while not any("serving " in each for each in messages):
+            messages.append((await asyncio.to_thread(heard.recv, 4096)).decode())
+        assert not [each for each in messages[:-1] if "READY=1" in each or "RELOADING=1" in each]
+        server.signal(signal.SIGHUP)
+        later = [(await asyncio.to_thread(heard.recv, 4096)).decode() for _ in range(2)]
+    assert "RELOADING=1" in later[0]
+    assert later[1] == "READY=1\nSTATUS=configuration generation 1"
+
+
+@pytest.mark.filterwarnings("ignore:::uvicorn")
+async def test_work_in_the_background_goes_on_after_an_error_so_a_revoked_key_is_refused(
+    client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("_KEYS_POLL_S", "_BEGIN_ANEW_S"):
+        monkeypatch.setattr(run, name, 0.02)
+    secret = "qo-" + "5ec2e7" * 8
+    key = ApiKey(id="1", name="shop", sha256=digest(secret), created_at=datetime(2030, 1, 1, tzinfo=UTC))
+    looks: list[int] = []
+
+    def source() -> list[ApiKey]:
+        looks.append(len(looks))
+        if len(looks) == 2:
+            raise MemoryError("for a moment")
+        return [key] if len(looks) < 6 else []
+
+    async def open_engine(_: Report) -> ServedModel:
+        return ServedModel(engine=FakeEngine(model=MODEL), tokenizer=CharacterTokenizer())
+
+    keys = KeyRing([source])
+    keys.refresh()
+    options = ServeOptions(drain_delay_s=0.0, log=LogOptions(destination="off"))
+    with listen("127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        serving = asyncio.create_task(run.serve(open_engine, options, keys, listener, Surroundings()))
+        try:
+            await wait_for(client, f"{url}/readyz", 200)
+            until_s = time.monotonic() + 5
+            while True:
+                async with client.get(f"{url}/v1/models", headers={"authorization": f"Bearer {secret}"}) as answer:
+                    if answer.status == 401:
+                        break
+                assert time.monotonic() < until_s
+                await asyncio.sleep(0.02)
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+    (said,) = [each for each in caplog.records if "reading the keys again failed" in each.getMessage()]
+    assert said.exc_info is not None
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from qwenops.cli.keys import key_database
 from qwenops.cli.models import NAME
 from qwenops.cli.opening import engine_options, open_tokenizer, prepare_model, wanted_model
 from qwenops.cli.terminal import Report, Terminal
-from qwenops.config import Settings, load
+from qwenops.config import Settings, all_options, load, value_of
+from qwenops.errors import ConfigError
 from qwenops.text import say, translator
 
 if TYPE_CHECKING:
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
     from qwenops.engines.options import EngineOptions
     from qwenops.engines.resilient import ResilientEngine
     from qwenops.engines.seam import Engine
+    from qwenops.models.tokenizer import Tokenizer
     from qwenops.serve.lifecycle import Phase
     from qwenops.serve.lifecycle import Report as ReportPhase
-    from qwenops.serve.options import ServeOptions
+    from qwenops.serve.options import Difference, ServeOptions
     from qwenops.serve.serving import ServedModel
 
 
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def serve(ctx: click.Context, /, model: str | None, name: str) -> None:
     """Serve until asked to stop."""
+    from qwenops.serve.reload import Wanted
     from qwenops.serve.run import Surroundings, run
     from qwenops.serve.runfile import run_folder
 
@@ -58,9 +62,10 @@ def serve(ctx: click.Context, /, model: str | None, name: str) -> None:
     typed = typed_flags(ctx)
     wanted = wanted_model(model, made)
 
-    def read_options() -> "ServeOptions":
+    def read_options() -> "Wanted":
         again = load(environ=terminal.environ, flags=typed, file=terminal.config_file)
-        return with_key_database(again.serve, terminal, again)
+        elsewhere = changed_elsewhere(made, again, but=("model.name",) if model else ())
+        return Wanted(serve=with_key_database(again.serve, terminal, again), elsewhere=elsewhere)
 
     surroundings = Surroundings(
         model=wanted,
@@ -85,6 +90,46 @@ def with_key_database(options: "ServeOptions", terminal: Terminal, made: Setting
     return dataclasses.replace(options, keys=keys)
 
 
+def changed_elsewhere(before: Settings, after: Settings, *, but: Collection[str] = ()) -> tuple["Difference", ...]:
+    """Return the options outside the server's own section that differ: whoever reads them does so at the start only.
+
+    Args:
+        before: As the server was started.
+        after: As it would be started now.
+        but: Keys that the command line overrides.
+    """
+    from qwenops.serve.options import Difference
+
+    found = []
+    for each in all_options():
+        if each.path[0] == "serve" or each.key in but:
+            continue
+        old, new = value_of(before, each), value_of(after, each)
+        if old != new:
+            if each.spec.secret:
+                old = new = "***"
+            found.append(Difference(key=each.key, old=old, new=new, live=False))
+    return tuple(found)
+
+
+def check_same_tokens(name: str, tokenizer: "Tokenizer", first: "Tokenizer") -> None:
+    """Refuse a model that would read other texts in the tokens that requests were turned into by another.
+
+    What the tokens stand for is compared, not the files: tools write the same vocabulary in different ways.
+
+    Raises:
+        ConfigError: They are not the same.
+    """
+    if tokenizer.vocab_size == first.vocab_size and all(
+        tokenizer.token_bytes(token_id) == first.token_bytes(token_id) for token_id in range(first.vocab_size)
+    ):
+        return
+    raise ConfigError(
+        say("The tokens of {name} are not those of the model whose place it would take.", name=name),
+        hint=say("Choose a model and a fallback with the same tokenizer, such as two sizes of Qwen3."),
+    )
+
+
 @dataclass(slots=True, kw_only=True)
 class Opening:
     """Opens the wanted model, or its fallback, behind the listening server."""
@@ -95,7 +140,7 @@ class Opening:
     report: Report
     _preparing: set["asyncio.Task[Prepared]"] = field(default_factory=set, init=False)
     _first: "asyncio.Future[Any] | None" = field(default=None, init=False)
-    """The tokenizer of the first model that is there; those of a model and its fallback are the same."""
+    """The tokenizer of the first model that is there; any other model must have the same tokens."""
     _tell: "ReportPhase | None" = field(default=None, init=False)
 
     async def open(self, tell: "ReportPhase") -> "ServedModel":
@@ -151,7 +196,9 @@ class Opening:
         finally:
             self._preparing.discard(task)
         tokenizer = await asyncio.to_thread(open_tokenizer, prepared)
-        if self._first is not None and not self._first.done():
+        if self._first is not None and self._first.done():
+            await asyncio.to_thread(check_same_tokens, name, tokenizer, self._first.result())
+        elif self._first is not None:
             self._first.set_result(tokenizer)
         self._hearing(Phase.LOADING)(0.0, say("Loading the model"))
         made = dataclasses.replace(self.made, engine=options)

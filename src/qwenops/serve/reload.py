@@ -17,6 +17,18 @@ from qwenops.text import say
 
 _log = logging.getLogger(__name__)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the configuration says now."""
+
+    serve: ServeOptions
+    elsewhere: tuple[Difference, ...] = ()
+    """What differs from the start in parts that are told only then, such as the engine; with whole keys."""
+
+
+ReadOptions = Callable[[], Wanted]
+
 Apply = Callable[[ServeOptions], None]
 """Takes options over; when it raises, all that applied before it get the old ones again."""
 
@@ -56,7 +68,7 @@ class Reloader:
     def __init__(
         self,
         options: ServeOptions,
-        read: Callable[[], ServeOptions] | None = None,
+        read: ReadOptions | None = None,
         *,
         apply: Sequence[Apply] = (),
         on_result: Callable[[str], None] = lambda _: None,
@@ -118,12 +130,12 @@ class Reloader:
         )
         return report
 
-    def _take(self, wanted: ServeOptions, *, dry_run: bool) -> ReloadReport:
-        found = differences(self._options, wanted)
+    def _take(self, wanted: Wanted, *, dry_run: bool) -> ReloadReport:
+        found = differences(self._options, wanted.serve)
         applied = tuple(each for each in found if each.live)
-        needs_restart = tuple(each for each in found if not each.live)
+        needs_restart = (*(each for each in found if not each.live), *wanted.elsewhere)
         if not dry_run:
-            self._swap(take_live(self._options, wanted))
+            self._swap(take_live(self._options, wanted.serve))
             self._generation += bool(applied)
         return ReloadReport(generation=self._generation, applied=applied, needs_restart=needs_restart, dry_run=dry_run)
 

@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from qwenops.serve.auth import KeyRing, open_keyring
 from qwenops.serve.lifecycle import Lifecycle, Phase, Report, State
 from qwenops.serve.listen import listen, url_of
 from qwenops.serve.options import ServeOptions, refuse_open_door
-from qwenops.serve.reload import watch
+from qwenops.serve.reload import ReadOptions, watch
 from qwenops.serve.runfile import this_process, write_run_file
 from qwenops.serve.serving import ServedModel
 from qwenops.serve.site import Site, Translate, build_site
@@ -35,14 +35,25 @@ from qwenops.text import say
 
 _log = logging.getLogger(__name__)
 
-_LAST_WORDS_S = 2.0
+_LAST_WORDS_S = 1.0
 """Time to send the final error of each stream that is cut off."""
-_CLOSE_ENGINE_S = 20.0
+_ABORT_S = 0.5
+"""Time for the connections that were broken off to be gone."""
+_CLOSE_ENGINE_S = 2.0
+"""Time for the engine to end in peace; one that does not ends with this process."""
+_LAST_LINES_S = 1.0
+"""Time to write what the logs still hold."""
+GRACE_S = 5.0
+"""Beyond `drain_delay_s` and `drain_timeout_s` the server takes no longer to end; the times above are within it."""
 _KEYS_POLL_S = 5.0
 _SAMPLE_S = 10.0
 _FOLLOW_S = 1.0
 _HEALTH_POLL_S = 0.1
 _MORE_TIME_S = 60.0
+_BEGIN_ANEW_S = 1.0
+"""Pause before work in the background begins anew that failed."""
+
+Work = Callable[[], Awaitable[None]]
 
 OpenEngine = Callable[[Report], Awaitable[ServedModel]]
 """Opens the engine and its tokenizer; reports its progress on the way."""
@@ -58,7 +69,7 @@ class Surroundings:
     name: str = ""
     run_folder: Path | None = None
     """Where to put the run file by which `qwenops ps` finds this server."""
-    read_options: Callable[[], ServeOptions] | None = None
+    read_options: ReadOptions | None = None
     """Reads and validates the configuration again."""
     watched: tuple[Path, ...] = ()
     """Files whose change means a reload."""
@@ -99,14 +110,8 @@ async def serve(
     site.num_connections = lambda: len(server.server_state.connections)
     opening = asyncio.create_task(_open(site, open_engine, lambda: _announce(site, url, surroundings, notifier)))
     background = [
-        asyncio.create_task(each)
-        for each in (
-            _refresh_keys(site.keys),
-            _sample(site),
-            _follow_engine(site),
-            _sign_of_life(site.lifecycle, notifier),
-            *_watch_files(site, surroundings.watched, options.reload_poll_s),
-        )
+        asyncio.create_task(_forever(work, name))
+        for name, work in _background(site, notifier, surroundings.watched, options.reload_poll_s).items()
     ]
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -123,7 +128,7 @@ async def serve(
         await _close_engine(site, opening)
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
-        if not await asyncio.to_thread(site.writer.close):
+        if not await asyncio.to_thread(site.writer.close, timeout_s=_LAST_LINES_S):
             _log.warning("the last log lines could not be written in time")
         site.lifecycle.stopped()
     if site.lifecycle.failure is not None:
@@ -210,7 +215,7 @@ async def _until_stop(site: Site, serving: "asyncio.Task[None]", opening: "async
 async def _drain(site: Site, server: _Server, serving: "asyncio.Task[None]", notifier: Notifier) -> None:
     """Let balancers find out, close the listener, wait for what is in flight, cut off the rest."""
     lifecycle, options = site.lifecycle, site.reloader.options
-    notifier.more_time(options.drain_delay_s + options.drain_timeout_s + _CLOSE_ENGINE_S)
+    notifier.more_time(options.drain_delay_s + options.drain_timeout_s + GRACE_S)
     lifecycle.drain()
     if lifecycle.failure is None and lifecycle.has_balancer:
         _log.info("draining: requests are taken for another %g s", options.drain_delay_s)
@@ -236,7 +241,7 @@ async def _drain(site: Site, server: _Server, serving: "asyncio.Task[None]", not
         for connection in list(server.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
-        await _wait_for(_either(serving), _LAST_WORDS_S)
+        await _wait_for(_either(serving), _ABORT_S)
 
 
 async def _either(serving: "asyncio.Task[None]", event: asyncio.Event | None = None) -> None:
@@ -259,14 +264,16 @@ async def _wait_for(work: Awaitable[Any], timeout_s: float) -> None:
 
 
 async def _close_engine(site: Site, opening: "asyncio.Task[None]") -> None:
-    opening.cancel()
-    await asyncio.wait({opening})
-    if not opening.cancelled():
-        opening.exception()  # `lifecycle.failure` has it; asyncio need not say that nobody looked
-    if site.opened is None:
-        return
     try:
-        await asyncio.wait_for(site.opened.engine.aclose(), _CLOSE_ENGINE_S)
+        async with asyncio.timeout(_CLOSE_ENGINE_S):
+            opening.cancel()
+            await asyncio.wait({opening})
+            if not opening.cancelled():
+                opening.exception()  # `lifecycle.failure` has it; asyncio need not say that nobody looked
+            if site.opened is not None:
+                await site.opened.engine.aclose()
+    except TimeoutError:
+        _log.warning("the engine did not end within %g s; it ends with this process", _CLOSE_ENGINE_S)
     except Exception:  # noqa: BLE001 -- the server ends all the same
         _log.exception("closing the engine failed")
 
@@ -300,22 +307,43 @@ def _signals(site: Site, notifier: Notifier) -> Iterator[None]:
 
 
 async def _reload(site: Site, notifier: Notifier | None = None) -> None:
-    """Reload and log a failure: nobody waits for an answer."""
-    if notifier is not None:
-        notifier.reloading()
+    """Reload and log a failure: nobody waits for an answer. systemd hears of it once the server is ready."""
+    told = notifier if site.lifecycle.state is State.READY else None
+    if told is not None:
+        told.reloading()
     try:
         await asyncio.to_thread(site.keys.refresh)
         await site.reloader.reload()
     except ConfigError as error:
         _log.error("reload failed, the old configuration stays: %s %s", error.message, error.hint)
+    except Exception:  # noqa: BLE001 -- nobody else would hear of it
+        _log.exception("reload failed, the old configuration stays")
     finally:
-        if notifier is not None:
-            notifier.ready(f"configuration generation {site.reloader.generation}")
+        if told is not None and site.lifecycle.state is State.READY:
+            told.ready(f"configuration generation {site.reloader.generation}")
 
 
-def _watch_files(site: Site, paths: Sequence[Path], poll_s: float) -> Iterator[Coroutine[Any, Any, None]]:
-    if paths and poll_s:
-        yield watch(paths, poll_s=poll_s, changed=lambda: _reload(site))
+def _background(site: Site, notifier: Notifier, watched: Sequence[Path], poll_s: float) -> dict[str, Work]:
+    """Return what goes on beside the requests, by its name."""
+    found: dict[str, Work] = {
+        "reading the keys again": lambda: _refresh_keys(site.keys),
+        "sampling the system": lambda: _sample(site),
+        "following the engine": lambda: _follow_engine(site),
+        "the sign of life": lambda: _sign_of_life(site.lifecycle, notifier),
+    }
+    if watched and poll_s:
+        found["watching the configuration"] = lambda: watch(watched, poll_s=poll_s, changed=lambda: _reload(site))
+    return found
+
+
+async def _forever(work: Work, name: str) -> None:
+    """Do work that must not end while the server runs: when it fails, log that and begin anew after a pause."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 -- a revoked key must not stay valid because of one error
+            _log.exception("%s failed, and begins anew", name)
+        await asyncio.sleep(_BEGIN_ANEW_S)
 
 
 @contextlib.contextmanager

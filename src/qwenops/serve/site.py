@@ -20,7 +20,7 @@ from qwenops.serve.auth import KeyRing
 from qwenops.serve.lifecycle import Lifecycle, State
 from qwenops.serve.options import ServeOptions
 from qwenops.serve.probes import metrics_router, probe_router
-from qwenops.serve.reload import Reloader
+from qwenops.serve.reload import ReadOptions, Reloader
 from qwenops.serve.serving import ServedModel, Serving
 
 _log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def build_site(
     options: ServeOptions,
     keys: KeyRing,
     *,
-    read_options: Callable[[], ServeOptions] | None = None,
+    read_options: ReadOptions | None = None,
     translate: Translate = lambda _, template: template,
 ) -> Site:
     """Put the parts together; call it within the event loop. Nothing listens yet, and there is no engine."""

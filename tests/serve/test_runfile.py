@@ -1,5 +1,6 @@
 """Run files: a server is found while it runs, and never afterwards."""
 
+import json
 import os
 import subprocess
 import sys
@@ -32,14 +33,31 @@ def test_the_file_of_a_killed_server_is_removed(tmp_path: Path) -> None:
     assert process_start_s(child.pid) is None
 
 
-def test_a_file_that_cannot_be_read_is_removed_and_a_missing_folder_has_no_servers(tmp_path: Path) -> None:
-    (tmp_path / "1.json").write_text("{", "utf-8")
-    (tmp_path / "2.json").write_text('{"pid": 1, "colour": "red"}', "utf-8")
+def test_a_file_that_cannot_be_understood_goes_with_its_process_and_a_missing_folder_has_no_servers(
+    tmp_path: Path,
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    for pid in (os.getpid(), child.pid):
+        (tmp_path / f"{pid}.json").write_text("{", "utf-8")
+    (tmp_path / "no-pid.json").write_text("[]", "utf-8")
     assert running(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    assert [each.name for each in tmp_path.iterdir()] == [f"{os.getpid()}.json"]
+    for text in ("[]", '{"pid": 1}', "null"):
+        (tmp_path / f"{os.getpid()}.json").write_text(text, "utf-8")
+        assert running(tmp_path) == []
     assert running(tmp_path / "none") == []
+
+
+def test_a_server_of_a_newer_version_is_found_and_keeps_its_file(tmp_path: Path) -> None:
+    mine = this_process(url="http://127.0.0.1:8000", model="qwen3:0.6b", engine="fake")
+    path = write_run_file(tmp_path, mine)
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"colour": "red"}), "utf-8")
+    assert running(tmp_path) == [mine]
+    assert path.exists()
 
 
 def test_the_folder_follows_the_home_of_qwenops(tmp_path: Path) -> None:
     assert run_folder({"QWENOPS_HOME": str(tmp_path)}) == tmp_path / "servers"
+    assert run_folder({"QWENOPS_HOME": "~/models"}) == Path.home() / "models" / "servers"
     assert run_folder({}).name == "servers"

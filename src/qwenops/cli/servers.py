@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import click
@@ -92,7 +93,8 @@ def stop(terminal: Terminal, name: str | None, timeout: str, *, everything: bool
     timeout_s = parse_seconds(timeout)
     servers = chosen(running(run_folder(terminal.environ)), name, everything=everything)
     for run in servers:
-        os.kill(run.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it ended a moment ago
+            os.kill(run.pid, signal.SIGTERM)
     for run in servers:
         terminal.tell(say("Waiting for {name} (pid {pid}) to finish …", name=run.name, pid=run.pid))
         wait_for_end(run, timeout_s)

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class RunFile:
 def run_folder(environ: Mapping[str, str]) -> Path:
     """Return the folder of run files: under QWENOPS_HOME, else in the user's state folder."""
     if environ.get("QWENOPS_HOME"):
-        return Path(environ["QWENOPS_HOME"]) / "servers"
+        return Path(environ["QWENOPS_HOME"]).expanduser() / "servers"
     import platformdirs
 
     return Path(platformdirs.user_state_dir("qwenops")) / "servers"
@@ -70,13 +70,16 @@ def this_process(*, url: str, model: str, engine: str, name: str = "", version: 
 
 
 def running(folder: Path, *, start_s: Callable[[int], float | None] = process_start_s) -> list[RunFile]:
-    """Return the servers that run, oldest first; stale and unreadable files are removed."""
+    """Return the servers that run, oldest first; the files of processes that are gone are removed.
+
+    A file that cannot be understood stays as long as a process has its pid: a newer qwenops may have written it.
+    """
     found = []
     for path in folder.glob("*.json"):
         run = _read(path)
         if run is not None and is_running(run, start_s=start_s):
             found.append(run)
-        else:
+        elif run is not None or not path.stem.isdecimal() or start_s(int(path.stem)) is None:
             path.unlink(missing_ok=True)
     return sorted(found, key=lambda run: run.process_started_s)
 
@@ -88,8 +91,10 @@ def is_running(run: RunFile, *, start_s: Callable[[int], float | None] = process
 
 
 def _read(path: Path) -> RunFile | None:
+    """Read a file, without the fields that a newer version may have added; None when it cannot be understood."""
+    known = {each.name for each in fields(RunFile)}
     try:
-        fields: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return RunFile(**fields)
-    except (OSError, ValueError, TypeError):
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return RunFile(**{name: value for name, value in found.items() if name in known})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None

@@ -4,8 +4,10 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from qwenops.observe.logs import DailyFile, JsonFormatter, LineWriter, archive, configure_logging, without_secrets
 from qwenops.observe.options import LogOptions
 from qwenops.observe.record import RequestRecord
+from qwenops.observe.system import SystemWatch
 
 DAY = date(2030, 1, 2)
 SECRET = "qo-" + "a1" * 32
@@ -44,8 +47,24 @@ def lines_of(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in data.splitlines()]
 
 
+@pytest.fixture
+def in_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Return what moves this process into another time zone."""
+
+    def move(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
 @pytest.mark.proves("F1")
-def test_a_request_becomes_a_line_with_the_fields_of_the_users_design_and_ours(tmp_path: Path) -> None:
+def test_a_request_becomes_a_line_with_the_fields_of_the_users_design_and_ours(
+    tmp_path: Path, in_zone: Callable[[str], None]
+) -> None:
+    in_zone("CST-8")
     record = RequestRecord(
         request_id="r1",
         endpoint="/api/v1/inference",
@@ -67,7 +86,7 @@ def test_a_request_becomes_a_line_with_the_fields_of_the_users_design_and_ours(t
     (line,) = lines_of(tmp_path / "requests_20300102.jsonl")
     users = ["timestamp", "model", "prompt_length", "response_length", "latency_ms", "status", "error"]
     assert list(line)[:7] == users
-    assert [line[each] for each in users] == ["2030-01-02T03:04:05.678+00:00", "qwen3", 7, 11, 1500.0, "success", None]
+    assert [line[each] for each in users] == ["2030-01-02T11:04:05.678+08:00", "qwen3", 7, 11, 1500.0, "success", None]
     assert line["ttft_s"] == 0.5
     assert line["tpot_s"] == 0.1
     assert line["request_id"] == "r1"
@@ -87,6 +106,33 @@ def test_the_text_of_prompts_is_written_only_when_the_record_carries_it() -> Non
         response="q",
     )
     assert (record.line()["prompt"], record.line()["response"]) == ("p", "q")
+
+
+def test_the_day_of_a_file_is_that_of_the_local_time_zone(tmp_path: Path, in_zone: Callable[[str], None]) -> None:
+    # At any time one of these two zones has another date than UTC.
+    for number, hours in enumerate((14, -12)):
+        in_zone(f"ZONE{-hours:+d}")
+        folder = tmp_path / str(number)
+        possible = [f"requests_{_date(hours):%Y%m%d}.jsonl"]
+        opened = LineWriter(LogOptions(dir=folder))
+        opened.write("requests", {"n": 1})
+        assert opened.close()
+        possible.append(f"requests_{_date(hours):%Y%m%d}.jsonl")  # midnight may have passed meanwhile
+        (file,) = folder.iterdir()
+        assert file.name in possible
+
+
+def _date(hours: int) -> date:
+    return datetime.now(tz=timezone(timedelta(hours=hours))).date()
+
+
+def test_messages_and_samples_name_the_local_time_zone(in_zone: Callable[[str], None]) -> None:
+    in_zone("CST-8")
+    record = logging.LogRecord("n", logging.INFO, "f", 1, "m", (), None)
+    record.created = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    assert json.loads(JsonFormatter().format(record))["timestamp"] == "2030-01-02T11:04:05.000+08:00"
+    sample = replace(SystemWatch().sample(), at_s=record.created)
+    assert sample.line()["timestamp"] == "2030-01-02T11:04:05.000+08:00"
 
 
 def test_a_new_day_begins_a_new_file_and_archives_the_old_one(tmp_path: Path) -> None:
@@ -199,6 +245,9 @@ def test_a_writer_that_hangs_takes_no_more_memory_than_its_queue(tmp_path: Path)
     for number in range(10_000 + 600):
         opened.write("requests", {"n": number})
     assert failures.lost["requests"] >= 300
+    before_s = time.monotonic()
+    assert not opened.close(timeout_s=0.4)
+    assert time.monotonic() - before_s < 0.7, "it waits for place in the queue and for the thread together"
     reader = os.open(fifo, os.O_RDONLY)
     drained = threading.Thread(target=lambda: [None for _ in iter(lambda: os.read(reader, 65536), b"")])
     drained.start()

@@ -4,6 +4,8 @@
     logs/requests_20300102.1.jsonl.gz   today as well: the first file grew over its size
     logs/requests_20300101.jsonl.gz     archived
 
+Days are those of the machine's time zone (TZ), and so are the timestamps, which name it.
+
 A line is put into a bounded queue and written by one thread. When the disk is full or hangs, lines are lost and
 counted, and the next line tries again.
 """
@@ -17,6 +19,7 @@ import re
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -37,7 +40,7 @@ def without_secrets(text: str) -> str:
 
 
 class DailyFile:
-    """The file of one log: appends, begins anew at midnight (UTC) or beyond a size. Raises OSError as files do."""
+    """The file of one log: appends, begins anew with a new day or beyond a size. Raises OSError as files do."""
 
     def __init__(self, folder: Path, log: str, *, rotate_bytes: int) -> None:
         """Open nothing yet."""
@@ -147,7 +150,7 @@ class LineWriter:
         options: LogOptions,
         *,
         on_failure: Callable[[str, int], None] = lambda _log, _num: None,
-        today: Callable[[], date] = lambda: datetime.now(tz=UTC).date(),
+        today: Callable[[], date] = lambda: datetime.now(tz=UTC).astimezone().date(),
         stdout: int | None = None,
     ) -> None:
         """Start the thread.
@@ -155,7 +158,7 @@ class LineWriter:
         Args:
             options: Where to, and how long lines stay; `reconfigure` takes others over.
             on_failure: Told, from any thread, which log lost how many lines.
-            today: The date in UTC, by which files are named.
+            today: The local date, by which files are named.
             stdout: File descriptor of standard output.
         """
         self._options = options
@@ -183,9 +186,10 @@ class LineWriter:
 
     def close(self, *, timeout_s: float = 5.0) -> bool:
         """Write what waits and stop; return whether that was done in time."""
+        deadline_s = time.monotonic() + timeout_s
         with suppress(queue.Full):
             self._queue.put(None, timeout=timeout_s)
-        self._thread.join(timeout_s)
+        self._thread.join(max(0.0, deadline_s - time.monotonic()))
         return not self._thread.is_alive()
 
     def _work(self) -> None:
@@ -269,7 +273,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
         fields = {
-            "timestamp": datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds"),
+            "timestamp": datetime.fromtimestamp(record.created, tz=UTC).astimezone().isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": without_secrets(record.getMessage()),

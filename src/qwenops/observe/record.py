@@ -56,7 +56,7 @@ class RequestRecord:
     def line(self) -> dict[str, Any]:
         """Return the fields of the log line: first those of the user's design, in their units, then ours."""
         fields: dict[str, Any] = {
-            "timestamp": self.at.isoformat(timespec="milliseconds"),
+            "timestamp": self.at.astimezone().isoformat(timespec="milliseconds"),
             "model": self.model,
             "prompt_length": self.prompt_length,
             "response_length": self.response_length,

@@ -40,7 +40,7 @@ class SystemSample:
     def line(self) -> dict[str, Any]:
         """Return the fields of the log line: first those of the user's design, in their units, then ours."""
         return {
-            "timestamp": datetime.fromtimestamp(self.at_s, tz=UTC).isoformat(timespec="milliseconds"),
+            "timestamp": datetime.fromtimestamp(self.at_s, tz=UTC).astimezone().isoformat(timespec="milliseconds"),
             "cpu_percent": self.cpu_percent,
             "memory_percent": self.memory_percent,
             "memory_used_gb": round(self.memory_used_bytes / _GB, 3),

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -11,6 +13,7 @@ import pytest
 
 from qwenops.deploy.prepare import Prepared, prepare
 from qwenops.models.hub import HubOptions
+from qwenops.models.locks import held
 from qwenops.models.progress import Progress
 from qwenops.models.spec import Scheme
 from qwenops.models.store import Store
@@ -67,6 +70,38 @@ async def test_a_conversion_that_nobody_waits_for_ends_with_its_process(tmp_path
     while converting_children():
         assert time.monotonic() < deadline_s, "the conversion goes on"
         await asyncio.sleep(0.05)
+
+
+async def test_a_wait_for_another_process_ends_when_nobody_wants_the_model_any_more(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    store = Store(root=tmp_path)
+    stored = store.resolve(str(tiny_checkpoint))
+    said: list[str] = []
+    waits = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    threads = ThreadPoolExecutor(thread_name_prefix="preparing")
+    loop.set_default_executor(threads)
+
+    def heard(_fraction: float, doing: str) -> None:
+        said.append(doing)
+        loop.call_soon_threadsafe(waits.set)
+
+    with held(store.places.lock(store.places.artefact(stored.manifest.fingerprint, Scheme.INT8).name), lambda: None):
+        work = prepare(
+            str(tiny_checkpoint), Scheme.INT8, store=store, hub=HubOptions(), fetching=nothing, converting=heard
+        )
+        task = asyncio.create_task(work)
+        await asyncio.wait_for(waits.wait(), 30)
+        assert "Another process is converting" in said[0]
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        threads.shutdown(wait=False)
+        deadline_s = time.monotonic() + 5
+        while any(each.name.startswith("preparing") for each in threading.enumerate()):
+            assert time.monotonic() < deadline_s, "a thread waits on, and the process cannot end"
+            await asyncio.sleep(0.02)
 
 
 def converting_children() -> list[int]:

@@ -236,7 +236,8 @@ async def test_two_processes_convert_a_model_once(store: Store, tiny_checkpoint:
     ]
     outputs = [(await process.communicate())[0].decode() for process in processes]
     assert all("DONE" in each for each in outputs)
-    assert sum(len(each.splitlines()) > 2 for each in outputs) == 1
+    converted = [[each for each in said.splitlines()[:-1] if "Another process" not in each] for said in outputs]
+    assert sum(map(bool, converted)) == 1
 
 
 class TestShared:
@@ -347,7 +348,7 @@ class TestManifests:
 class TestLocks:
     """One at a time, and nobody waits for ever."""
 
-    def test_the_second_waits_is_told_once_and_gives_up(self, tmp_path: Path) -> None:
+    def test_the_second_waits_is_told_at_each_look_and_gives_up(self, tmp_path: Path) -> None:
         told: list[int] = []
         with held(tmp_path / "x.lock", lambda: None), held_if_free(tmp_path / "x.lock") as free:
             assert not free
@@ -356,6 +357,16 @@ class TestLocks:
                 held(tmp_path / "x.lock", lambda: told.append(1), timeout_s=0.3),
             ):
                 pass
-        assert told == [1]
+        assert 2 <= len(told) <= 5
         with held_if_free(tmp_path / "x.lock") as free:
             assert free
+
+    def test_a_wait_ends_with_what_the_one_who_is_told_raises(self, tmp_path: Path) -> None:
+        def unwanted() -> None:
+            raise InterruptedError
+
+        with held(tmp_path / "x.lock", lambda: None):
+            with pytest.raises(InterruptedError), held(tmp_path / "x.lock", unwanted):
+                pass
+            with held_if_free(tmp_path / "x.lock") as free:
+                assert not free

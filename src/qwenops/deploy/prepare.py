@@ -1,7 +1,7 @@
 """From a name to a model that an engine can open: fetched or made, verified, converted where the engine wants it.
 
 `serve`, `run`, `pull` and `demo` all come through here. The conversion runs in a child process; when whoever waits for
-it is cancelled, the child ends with the next thing it reports.
+it is cancelled, the child ends with the next thing it reports. So does the wait for another process that converts.
 """
 
 import asyncio

@@ -17,16 +17,17 @@ LONGEST_WAIT_S = 6 * 3600.0
 
 @contextmanager
 def held(path: Path, waiting: Callable[[], None], *, timeout_s: float = LONGEST_WAIT_S) -> Iterator[None]:
-    """Hold the lock at `path`; `waiting` is called once when another process has it.
+    """Hold the lock at `path`; `waiting` is called at each look while another process has it.
+
+    A thread that waits cannot be cancelled; `waiting` can raise, which ends the wait.
 
     Raises:
         DeadlineError: The other one did not let go within `timeout_s`.
     """
     lock = _lock(path)
     deadline_s = time.monotonic() + timeout_s
-    told = False
     while not _taken(lock):
-        told = told or _tell(waiting)
+        waiting()
         if time.monotonic() >= deadline_s:
             raise _too_long(path, timeout_s)
         time.sleep(POLL_S)
@@ -43,9 +44,8 @@ async def held_async(
     """Hold the lock at `path` without holding up the loop; see `held`."""
     lock = _lock(path)
     deadline_s = time.monotonic() + timeout_s
-    told = False
     while not _taken(lock):
-        told = told or _tell(waiting)
+        waiting()
         if time.monotonic() >= deadline_s:
             raise _too_long(path, timeout_s)
         await asyncio.sleep(POLL_S)
@@ -77,11 +77,6 @@ def _taken(lock: filelock.BaseFileLock) -> bool:
         lock.acquire(blocking=False)
     except filelock.Timeout:
         return False
-    return True
-
-
-def _tell(waiting: Callable[[], None]) -> bool:
-    waiting()
     return True
 
 

@@ -58,6 +58,34 @@ async def test_those_who_wait_are_let_in_one_by_one_as_places_become_free() -> N
     assert admission.estimated_wait_s == 0.0
 
 
+async def test_several_answers_take_several_places_and_count_as_much_work() -> None:
+    admission = make(slots=4, speed=Speed())
+    first_until, first = await started(admission, places=3)
+    until, second = await started(admission, places=2)
+    assert (admission.num_running, admission.num_waiting) == (1, 1)
+    assert admission.saturation_ratio == 1.25
+    assert admission.queued_work.requests == 2
+    assert seconds_of(admission.queued_work, Speed()) == 2.0
+    assert admission.estimated_wait_s == 0.0
+    first_until.set()
+    await first
+    await asyncio.sleep(0)
+    assert (admission.num_running, admission.num_waiting) == (1, 0)
+    until.set()
+    await second
+
+
+async def test_what_an_answer_took_is_expected_of_each_answer() -> None:
+    admission = make(slots=8)
+    async with admission.admit(prompt_tokens=1, max_tokens=4000, places=4) as ticket:
+        ticket.completion_tokens = 400
+    async with admission.admit(prompt_tokens=1, max_tokens=1000) as ticket:
+        assert ticket.entry.output_tokens == 100
+        ticket.completion_tokens = 100
+    async with admission.admit(prompt_tokens=1, max_tokens=2000, places=2) as ticket:
+        assert ticket.entry.output_tokens == 200
+
+
 async def test_a_full_line_answers_503_with_queued_work_by_measured_speed() -> None:
     shed: Counter[Refusal] = Counter()
     admission = make(queue_requests=2, shed=shed)
@@ -324,6 +352,10 @@ def test_the_rate_of_finished_requests_counts_working_time_only() -> None:
         rate.start(float(second))
         rate.finish(second + 0.5, still_running=0)
     assert math.isclose(rate.per_s(1000.0), 2.0, rel_tol=0.1)
+    rate = FinishRate()
+    rate.start(0.0)
+    rate.finish(2.0, still_running=0, num=8)
+    assert rate.per_s(2.0) == pytest.approx(4.0, rel=0.1)
 
 
 def test_a_deadline_is_seconds_or_a_time() -> None:

@@ -350,3 +350,14 @@ def test_a_body_that_stops_arriving_ends_with_408_and_its_connection_is_closed(s
     assert head.startswith(b"HTTP/1.1 408")
     assert json.loads(body)["error"]["code"] == "body_timeout"
     assert served.wait_for_records(1)[0].http_status == 408
+
+
+def test_a_request_for_three_answers_takes_three_places(start: Start) -> None:
+    served = start(make_served(script=lambda _: Script(stall_after=0), timing=FakeTiming(slots=4)))
+    admission = served.serving.admission
+    with connected(served, {**HELLO, "n": 3}):
+        served.wait_until(lambda: admission.line.running_places == 3)
+        with connected(served, {**HELLO, "n": 2}):
+            served.wait_until(lambda: admission.num_waiting == 1)
+            assert len(served.engine.requests) == 3
+    served.wait_until(lambda: admission.num_open == 0)

@@ -32,22 +32,26 @@ class AnyCourse(RuleBasedStateMachine):
         priority=st.sampled_from(Priority),
         prompt_tokens=st.integers(1, 60),
         cost=st.floats(0.01, 100),
+        places=st.integers(1, 6),
         key_concurrency=st.integers(0, 3),
     )
     def arrive(
-        self, key_id: str, priority: Priority, prompt_tokens: int, cost: float, key_concurrency: int
+        self, key_id: str, priority: Priority, prompt_tokens: int, cost: float, places: int, key_concurrency: int
     ) -> Entry | None:
         line = self.line
-        refusal = line.refusal(key_id, prompt_tokens=prompt_tokens, key_concurrency=key_concurrency)
+        refusal = line.refusal(key_id, prompt_tokens=prompt_tokens, places=places, key_concurrency=key_concurrency)
         open_of_key = sum(entry.key_id == key_id for entry in self.open.values())
         assert (refusal is Refusal.KEY_CONCURRENCY) == bool(key_concurrency and open_of_key >= key_concurrency)
         if refusal is None:
-            entry = line.enter(key_id, priority=priority, prompt_tokens=prompt_tokens, output_tokens=7, cost=cost)
+            entry = line.enter(
+                key_id, priority=priority, prompt_tokens=prompt_tokens, output_tokens=7, places=places, cost=cost
+            )
             self.open[entry.id] = entry
             self.note(line.start())
             return entry
         if refusal is not Refusal.KEY_CONCURRENCY:
-            assert len(line.running) >= line.slots, "nobody is turned away while a place is free"
+            enough = line.waiting or line.running_places + places > line.slots
+            assert enough, "nobody is turned away while there are places enough"
         return None
 
     @rule(entry=consumes(entries))
@@ -72,7 +76,13 @@ class AnyCourse(RuleBasedStateMachine):
         assert line.waiting_prompt_tokens == sum(each.prompt_tokens for each in line.waiting.values())
         assert line.waiting_prompt_tokens <= line.max_tokens
         assert line.waiting_output_tokens == 7 * len(line.waiting)
-        assert not line.waiting or len(line.running) >= line.slots, "no place stays free while somebody waits"
+        assert line.running_places == sum(each.places for each in line.running.values())
+        assert line.waiting_places == sum(each.places for each in line.waiting.values())
+        assert line.running or not line.waiting, "the engine never stands still while somebody waits"
+        few = min((each.places for each in line.waiting.values()), default=0)
+        fits = line.running_places + few <= line.slots
+        if few and fits:
+            assert max(each.places for each in line.waiting.values()) > few, "whoever fits waits for a larger one only"
         for key in ("", "a", "b"):
             assert line.open_of(key) == sum(each.key_id == key for each in self.open.values())
 
@@ -151,3 +161,48 @@ def test_a_line_without_places_to_wait_still_lets_in_whom_it_can_serve_at_once()
     fill(line, "", 1)
     line.start()
     assert line.refusal("", prompt_tokens=1) is Refusal.QUEUE_REQUESTS
+
+
+def several(line: Line, places: int) -> Entry:
+    return line.enter("", priority=Priority.INTERACTIVE, prompt_tokens=1, output_tokens=1, places=places)
+
+
+def test_a_request_takes_a_place_for_each_of_its_answers_and_waits_until_there_are_so_many() -> None:
+    line = Line(slots=4, max_requests=10, max_tokens=100)
+    one, three, two = several(line, 1), several(line, 3), several(line, 2)
+    assert line.start() == [one, three]
+    assert (line.running_places, line.waiting_places) == (4, 2)
+    line.leave(one.id)
+    assert line.start() == [], "one place is free, and two are wanted"
+    assert line.refusal("", prompt_tokens=1) is None
+    small = several(line, 1)
+    assert line.start() == [], "nobody overtakes whoever waits at the front"
+    line.leave(three.id)
+    assert line.start() == [two, small]
+
+
+def test_a_request_for_more_answers_than_there_are_places_runs_alone() -> None:
+    line = Line(slots=2, max_requests=10, max_tokens=100)
+    assert line.refusal("", prompt_tokens=1, places=8) is None
+    first, many, last = several(line, 1), several(line, 8), several(line, 1)
+    assert line.start() == [first]
+    line.leave(first.id)
+    assert line.start() == [many]
+    line.leave(many.id)
+    assert line.start() == [last]
+
+
+def test_a_batch_turn_that_must_wait_for_places_is_not_lost() -> None:
+    line = Line(slots=2, max_requests=100, max_tokens=100)
+    fill(line, "busy", 1)
+    line.start()
+    night = line.enter("night", priority=Priority.BATCH, prompt_tokens=1, output_tokens=1, places=2)
+    for _ in range(BATCH_TURN - 1):
+        (quick,) = fill(line, "day", 1)
+        assert [entry.id for entry in line.start()] == [quick]
+        line.leave(quick)
+    fill(line, "day", 1)
+    assert line.start() == []
+    (busy,) = line.running
+    line.leave(busy)
+    assert line.start() == [night]

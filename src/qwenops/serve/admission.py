@@ -35,6 +35,7 @@ class Work:
     """What waits."""
 
     requests: int = 0
+    """To the engine: one for each answer."""
     prompt_tokens: int = 0
     output_tokens: int = 0
 
@@ -160,7 +161,7 @@ class Admission:
 
         Args:
             limits: Lengths of the line and its wait.
-            slots: Requests that the engine computes together.
+            slots: Answers that the engine computes together.
             clock: Seconds that never run back.
             speed: What the engine measured itself; where it knows nothing, the rate of finished requests stands in.
             check_open: Raises while the server takes no requests (starting, stopping).
@@ -175,7 +176,8 @@ class Admission:
         self._on_shed = on_shed
         self._turns: dict[int, asyncio.Future[None]] = {}
         self._tickets: dict[int, Ticket] = {}
-        self._outputs: deque[int] = deque(maxlen=_RECENT_OUTPUTS)
+        self._outputs: deque[float] = deque(maxlen=_RECENT_OUTPUTS)
+        """Tokens of an answer, of the last requests."""
         self._rate = FinishRate()
 
     @property
@@ -197,20 +199,20 @@ class Admission:
     def queued_work(self) -> Work:
         """What waits in the line."""
         return Work(
-            requests=self.num_waiting,
+            requests=self.line.waiting_places,
             prompt_tokens=self.line.waiting_prompt_tokens,
             output_tokens=self.line.waiting_output_tokens,
         )
 
     @property
     def saturation_ratio(self) -> float:
-        """Open requests by places: 1 is exactly full, above 1 requests wait."""
-        return self.num_open / self.line.slots
+        """Answers that are made or waited for, by places: 1 is exactly full, above 1 requests wait."""
+        return (self.line.running_places + self.line.waiting_places) / self.line.slots
 
     @property
     def estimated_wait_s(self) -> float:
         """How long a request that came now would wait."""
-        if self.num_running < self.line.slots:
+        if self.line.running_places < self.line.slots:
             return 0.0
         return seconds_of(self.queued_work, self.speed())
 
@@ -229,7 +231,7 @@ class Admission:
         self.line.max_tokens = limits.queue_tokens
 
     def resize(self, slots: int) -> None:
-        """Let another number of requests run together, from now on."""
+        """Let another number of answers be made together, from now on."""
         self.line.slots = max(1, slots)
         self._start_next()
 
@@ -240,7 +242,7 @@ class Admission:
             LimitExceededError: The key has as many requests open as it may.
             OverloadedError: The line is full, or the server takes no requests.
         """
-        self._refuse(key_id, prompt_tokens=0, limits=limits)
+        self._refuse(key_id, prompt_tokens=0, places=1, limits=limits)
 
     @asynccontextmanager
     async def admit(
@@ -249,6 +251,7 @@ class Admission:
         key_id: str = "",
         prompt_tokens: int,
         max_tokens: int,
+        places: int = 1,
         deadline_s: float | None = None,
         priority: Priority = Priority.INTERACTIVE,
         limits: KeyLimits = NO_LIMITS,
@@ -258,7 +261,8 @@ class Admission:
         Args:
             key_id: Whose request it is; keys share the engine fairly.
             prompt_tokens: Length of the prompt.
-            max_tokens: Longest answer.
+            max_tokens: Longest answer, or of several answers all together.
+            places: Answers, each of which takes a place of the engine.
             deadline_s: Seconds from now after which the caller has no use for an answer; None is no deadline.
             priority: Batch requests yield to interactive ones.
             limits: Of the key.
@@ -269,16 +273,18 @@ class Admission:
             DeadlineError: The deadline passed while it waited (504).
         """
         arrived_s = self._clock()
-        self._refuse(key_id, prompt_tokens=prompt_tokens, limits=limits)
+        self._refuse(key_id, prompt_tokens=prompt_tokens, places=places, limits=limits)
         self._refuse_hopeless(deadline_s)
         reservation = self._reserve(key_id, prompt_tokens + max_tokens, limits)
-        expected = self._expected_output(max_tokens)
+        expected = self._expected_output(max_tokens, places)
+        work = Work(requests=places, prompt_tokens=prompt_tokens, output_tokens=expected)
         entry = self.line.enter(
             key_id,
             priority=priority,
             prompt_tokens=prompt_tokens,
             output_tokens=expected,
-            cost=seconds_of(Work(requests=1, prompt_tokens=prompt_tokens, output_tokens=expected), self.speed()),
+            places=places,
+            cost=seconds_of(work, self.speed()),
         )
         now = asyncio.get_running_loop().time()
         ticket = Ticket(
@@ -286,6 +292,14 @@ class Admission:
             arrived_s=arrived_s,
             deadline_s=None if deadline_s is None else now + min(deadline_s, _LONGEST_DEADLINE_S),
         )
+        await self._begin(ticket, reservation)
+        try:
+            yield ticket
+        finally:
+            self._end(ticket, reservation)
+
+    async def _begin(self, ticket: Ticket, reservation: Reservation) -> None:
+        """Wait for the turn; whoever does not get it, or has no use for it any more, leaves nothing behind."""
         try:
             await self._turn(ticket)
         except QwenOpsError:
@@ -297,16 +311,17 @@ class Admission:
             self._leave(ticket)
             raise
         ticket.started_s = self._clock()
-        self._tickets[entry.id] = ticket
+        self._tickets[ticket.entry.id] = ticket
         self._rate.start(ticket.started_s)
-        try:
-            yield ticket
-        finally:
-            del self._tickets[entry.id]
-            self._rate.finish(self._clock(), still_running=len(self._tickets))
-            self._outputs.append(ticket.completion_tokens)
-            self.quota.settle(reservation, used_tokens=prompt_tokens + ticket.completion_tokens)
-            self._leave(ticket)
+
+    def _end(self, ticket: Ticket, reservation: Reservation) -> None:
+        """Learn from a request that ended, settle what it used, and free its places."""
+        entry = ticket.entry
+        del self._tickets[entry.id]
+        self._rate.finish(self._clock(), still_running=len(self._tickets), num=entry.places)
+        self._outputs.append(ticket.completion_tokens / entry.places)
+        self.quota.settle(reservation, used_tokens=entry.prompt_tokens + ticket.completion_tokens)
+        self._leave(ticket)
 
     def interrupt_all(self, error: QwenOpsError) -> int:
         """Make every open request fail with `error`, and return how many there were."""
@@ -318,7 +333,7 @@ class Admission:
             ticket.interrupt(error)
         return num_open
 
-    def _refuse(self, key_id: str, *, prompt_tokens: int, limits: KeyLimits) -> None:
+    def _refuse(self, key_id: str, *, prompt_tokens: int, places: int, limits: KeyLimits) -> None:
         if self._check_open is not None:
             try:
                 self._check_open()
@@ -326,7 +341,7 @@ class Admission:
                 self._shed(Refusal.NOT_READY)
                 raise
         concurrency = limits.concurrency or self.limits.key_concurrency
-        refusal = self.line.refusal(key_id, prompt_tokens=prompt_tokens, key_concurrency=concurrency)
+        refusal = self.line.refusal(key_id, prompt_tokens=prompt_tokens, places=places, key_concurrency=concurrency)
         if refusal is None:
             return
         self._shed(refusal)
@@ -417,11 +432,11 @@ class Admission:
             if turn is not None and not turn.done():
                 turn.set_result(None)
 
-    def _expected_output(self, max_tokens: int) -> int:
-        """Return how long an answer probably is: as those before, and never over what it asks for."""
+    def _expected_output(self, max_tokens: int, num_answers: int) -> int:
+        """Return how long the answers probably are: as those before, and never over what is asked for."""
         if not self._outputs:
             return max_tokens
-        return min(max_tokens, math.ceil(sum(self._outputs) / len(self._outputs)))
+        return min(max_tokens, math.ceil(num_answers * sum(self._outputs) / len(self._outputs)))
 
     def _shed(self, refusal: Refusal) -> None:
         if self._on_shed is not None:
@@ -429,7 +444,7 @@ class Admission:
 
 
 class FinishRate:
-    """Requests finished per second of work, forgetting by half every minute."""
+    """Answers finished per second of work, forgetting by half every minute."""
 
     _HALF_LIFE_S = 60.0
 
@@ -444,10 +459,10 @@ class FinishRate:
         if self._since_s is None:
             self._since_s = now_s
 
-    def finish(self, now_s: float, *, still_running: int) -> None:
-        """Note that a request ended."""
+    def finish(self, now_s: float, *, still_running: int, num: int = 1) -> None:
+        """Note that a request of `num` answers ended."""
         self._pass_time(now_s)
-        self._num_done += 1
+        self._num_done += num
         if not still_running:
             self._since_s = None
 

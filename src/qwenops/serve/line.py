@@ -4,7 +4,8 @@ Within a priority each key has its own first-in-first-out queue, and the keys sh
 queueing: a request gets the tag `max(virtual time, its key's last finish)`, the smallest tag starts next, and the
 virtual time is the tag that started last. A key that sends a thousand requests therefore waits behind its own, not in
 front of everybody else's. Batch requests start when no interactive one waits, and every `BATCH_TURN`-th time anyway, so
-they are slow and never stuck.
+they are slow and never stuck. A request for several answers takes a place of the engine for each; it waits at the
+front until so many are free, and one that wants more than there are runs alone.
 """
 
 import heapq
@@ -46,6 +47,8 @@ class Entry:
     output_tokens: int
     """What it is expected to generate."""
     tag: float
+    places: int = 1
+    """Of the engine, one for each answer."""
 
 
 @dataclass(slots=True)
@@ -59,13 +62,15 @@ class Line:
     """Requests that run and requests that wait. Every operation is O(log n)."""
 
     slots: int
-    """Requests that may run at the same time."""
+    """Places: answers that may be made at the same time."""
     max_requests: int
     """Requests that may wait."""
     max_tokens: int
     """Prompt tokens that may wait."""
     running: dict[int, Entry] = field(default_factory=dict)
     waiting: dict[int, Entry] = field(default_factory=dict)
+    running_places: int = 0
+    waiting_places: int = 0
     waiting_prompt_tokens: int = 0
     waiting_output_tokens: int = 0
     _heaps: dict[Priority, list[tuple[float, int]]] = field(default_factory=lambda: {each: [] for each in Priority})
@@ -80,11 +85,11 @@ class Line:
         key = self._keys.get(key_id)
         return key.open if key else 0
 
-    def refusal(self, key_id: str, *, prompt_tokens: int, key_concurrency: int = 0) -> Refusal | None:
+    def refusal(self, key_id: str, *, prompt_tokens: int, places: int = 1, key_concurrency: int = 0) -> Refusal | None:
         """Say why a request may not come in now; None when it may. Nothing changes."""
         if key_concurrency and self.open_of(key_id) >= key_concurrency:
             return Refusal.KEY_CONCURRENCY
-        if not self.waiting and len(self.running) < self.slots:
+        if not self.waiting and self._has_room(places):
             return None
         if len(self.waiting) >= self.max_requests:
             return Refusal.QUEUE_REQUESTS
@@ -93,7 +98,14 @@ class Line:
         return None
 
     def enter(
-        self, key_id: str, *, priority: Priority, prompt_tokens: int, output_tokens: int, cost: float = 1.0
+        self,
+        key_id: str,
+        *,
+        priority: Priority,
+        prompt_tokens: int,
+        output_tokens: int,
+        places: int = 1,
+        cost: float = 1.0,
     ) -> Entry:
         """Let a request wait that `refusal` has nothing against; `cost` is its share of the engine's time."""
         key = self._keys.setdefault(key_id, _Key())
@@ -108,8 +120,10 @@ class Line:
             prompt_tokens=prompt_tokens,
             output_tokens=output_tokens,
             tag=tag,
+            places=places,
         )
         self.waiting[entry.id] = entry
+        self.waiting_places += places
         self.waiting_prompt_tokens += prompt_tokens
         self.waiting_output_tokens += output_tokens
         self._num_waiting[priority] += 1
@@ -119,10 +133,15 @@ class Line:
     def start(self) -> list[Entry]:
         """Move those whose turn it is from waiting to running, and return them."""
         started = []
-        while self.waiting and len(self.running) < self.slots:
-            entry = self._pop(self._whose_turn())
+        while self.waiting:
+            entry = self._first(self._whose_turn())
+            if not self._has_room(entry.places):
+                break
+            self._count_turn(entry.priority)
+            heapq.heappop(self._heaps[entry.priority])
             self._forget_waiting(entry)
             self.running[entry.id] = entry
+            self.running_places += entry.places
             self._virtual = max(self._virtual, entry.tag)
             started.append(entry)
         return started
@@ -133,32 +152,38 @@ class Line:
         if entry is not None:
             self._forget_waiting(entry)
             self._compact(entry.priority)
+        elif (entry := self.running.pop(entry_id, None)) is not None:
+            self.running_places -= entry.places
         else:
-            entry = self.running.pop(entry_id, None)
-        if entry is None:
             return
         self._keys[entry.key_id].open -= 1
         self._forget_idle_keys(entry.key_id)
 
+    def _has_room(self, places: int) -> bool:
+        return not self.running or self.running_places + places <= self.slots
+
     def _whose_turn(self) -> Priority:
         interactive, batch = self._num_waiting[Priority.INTERACTIVE], self._num_waiting[Priority.BATCH]
-        if not batch:
-            return Priority.INTERACTIVE
-        self._since_batch += 1
-        if not interactive or self._since_batch >= BATCH_TURN:
-            self._since_batch = 0
+        if batch and (not interactive or self._since_batch + 1 >= BATCH_TURN):
             return Priority.BATCH
         return Priority.INTERACTIVE
 
-    def _pop(self, priority: Priority) -> Entry:
+    def _count_turn(self, priority: Priority) -> None:
+        if priority is Priority.BATCH:
+            self._since_batch = 0
+        elif self._num_waiting[Priority.BATCH]:
+            self._since_batch += 1
+
+    def _first(self, priority: Priority) -> Entry:
+        """Return who waits at the front, behind whoever gave up."""
         heap = self._heaps[priority]
-        while True:
-            _, entry_id = heapq.heappop(heap)
-            if entry_id in self.waiting:
-                return self.waiting[entry_id]
+        while heap[0][1] not in self.waiting:
+            heapq.heappop(heap)
+        return self.waiting[heap[0][1]]
 
     def _forget_waiting(self, entry: Entry) -> None:
         del self.waiting[entry.id]
+        self.waiting_places -= entry.places
         self.waiting_prompt_tokens -= entry.prompt_tokens
         self.waiting_output_tokens -= entry.output_tokens
         self._num_waiting[entry.priority] -= 1

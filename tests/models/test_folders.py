@@ -3,17 +3,20 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from qwenops.errors import InsufficientDiskError
+from qwenops.models import folders
 from qwenops.models.folders import new_folder, remove_left_overs
 
 WRITES_FOREVER = """
 import sys, time
 from pathlib import Path
+from qwenops.models import folders
 from qwenops.models.folders import new_folder
 with new_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("x")
@@ -51,6 +54,71 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_exists_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for name in ("old", "new"):
+        with new_folder(target) as folder:
+            (folder / name).write_text(name)
+    assert _listing(target) == ["new"]
+    assert _listing(tmp_path) == ["model"]
+
+
+def test_a_reader_never_finds_the_folder_missing_while_it_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with new_folder(target):
+        pass
+    with new_folder(tmp_path / "other"):
+        pass
+    if not folders._exchange(target, tmp_path / "other"):
+        pytest.skip("this file system cannot exchange two names")
+    missing: list[int] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            if not target.exists():
+                missing.append(1)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for _ in range(200):
+        with new_folder(target):
+            pass
+    ended.set()
+    reader.join()
+    assert not missing
+
+
+DIES_BETWEEN_TWO_RENAMES = """
+import os, signal, sys
+from pathlib import Path
+from qwenops.models import folders
+folders._exchange = lambda one, other: False
+renames = []
+def watch(event, arguments):
+    if event == "os.rename":
+        renames.append(arguments)
+        if len(renames) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+with folders.new_folder(Path(sys.argv[1])) as folder:
+    (folder / "new").write_text("new")
+"""
+
+
+def test_an_old_folder_that_had_stepped_aside_when_its_writer_was_killed_is_put_back(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with new_folder(target) as folder:
+        (folder / "old").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", DIES_BETWEEN_TWO_RENAMES, str(target)], check=False, timeout=30)
+    assert killed.returncode == -signal.SIGKILL
+    assert not target.exists()
+    remove_left_overs(target)
+    assert _listing(target) == ["old"]
+    assert _listing(tmp_path) == ["model"]
+
+
+def test_without_an_exchange_a_folder_is_replaced_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "_exchange", lambda _one, _other: False)
     target = tmp_path / "model"
     for name in ("old", "new"):
         with new_folder(target) as folder:

@@ -1,10 +1,12 @@
 """A folder that is there whole or not at all.
 
-A writer fills a hidden sibling of the target and renames it at the end, so a crash in the middle leaves the old folder
-untouched. The writer holds a lock on its sibling; one that nobody holds was left by a crash and is removed by the next
-writer.
+A writer fills a hidden sibling of the target and takes its name at the end. Where the kernel and the file system can
+exchange two names at once, there is no moment without a whole folder; elsewhere the old one steps aside for a moment,
+and after a crash in that moment the next writer or cleaning puts it back. Whoever works on a hidden sibling holds a lock
+on it; one that nobody holds was left by a crash and is removed.
 """
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -19,6 +21,10 @@ from qwenops.text import say
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a write says when there is no room: disk, quota, or the largest file that is allowed."""
+
+_NEW, _OLD = ".tmp", ".old"
+_HERE, _RENAME_EXCHANGE = -100, 2
+"""AT_FDCWD and the flag of renameat2(2)."""
 
 
 @contextmanager
@@ -72,15 +78,21 @@ def disk_full(folder: Path, needed_bytes: int) -> InsufficientDiskError:
 
 
 def remove_left_overs(target: Path) -> None:
-    """Remove what crashed writers of `target` left behind; a sibling that is still being filled stays."""
-    for folder in target.parent.glob(f".{target.name}.*.tmp"):
+    """Remove what crashed writers of `target` left behind; what is still being worked on stays.
+
+    An old folder that had stepped aside is put back when no new one has taken its place.
+    """
+    for folder in (*target.parent.glob(f".{target.name}.*{_NEW}"), *target.parent.glob(f".{target.name}.*{_OLD}")):
         try:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.suffix == _OLD and not target.exists():
+                folder.rename(target)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
         except BlockingIOError:
             pass
         finally:
@@ -89,7 +101,7 @@ def remove_left_overs(target: Path) -> None:
 
 def _locked_sibling(target: Path) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_NEW, dir=target.parent))
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():  # else another writer took it for a left-over before the lock was held
@@ -103,10 +115,25 @@ def _take_place(folder: Path, target: Path) -> None:
     if not target.exists():
         folder.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    target.rename(old)  # a rename may replace an empty folder
-    folder.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    if _exchange(folder, target):
+        return  # what is called `folder` now is the old one, and goes
+    old = folder.with_suffix(_OLD)
+    lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # else another writer could take it for one that a crash left
+        target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths swap their names in one step; says no where that is not possible."""
+    exchange = getattr(ctypes.CDLL(None), "renameat2", None)
+    if exchange is None:
+        return False
+    return bool(exchange(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def _sync_small_files(folder: Path) -> None:

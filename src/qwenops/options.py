@@ -73,14 +73,6 @@ def option(  # noqa: PLR0913 -- each keyword is one fact about the option, and a
     return field(default=default, metadata={"option": spec}, repr=not secret)
 
 
-def declared(options: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], OptionSpec]]:
-    """Yield each declared option of an options class, in order."""
-    for each in dataclasses.fields(options):
-        spec = each.metadata.get("option")
-        if isinstance(spec, OptionSpec):
-            yield each, spec
-
-
 SECONDS_BY_UNIT: dict[str, float] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES_BY_UNIT: dict[str, int] = {
     "B": 1,

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from qwenops.deploy.checkup import Installed, PortHolder, Surroundings
+from qwenops.deploy.checkup import Installed, Surroundings
 from qwenops.hardware import detect_machine
 from qwenops.hardware.measure import Bandwidth, GemmRate, Measured
+from qwenops.hardware.ports import PortHolder
 from qwenops.hardware.probe import Probe
 from tests.hardware.trees import mounted_v2, processor, write_tree
 

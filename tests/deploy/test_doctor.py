@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 
 from qwenops.command import run
-from qwenops.deploy.checkup import Check, Installed, PortHolder, Report, Status, Surroundings
+from qwenops.deploy.checkup import Check, Installed, Report, Status, Surroundings
 from qwenops.deploy.doctor import (
     SCHEMA,
     examine,
     installed,
     is_port_free,
     look_around,
-    port_holder,
     version_of,
     wanted_version_of,
 )
 from qwenops.engines import ENGINES
 from qwenops.errors import CommandError
 from qwenops.hardware.measure import Bandwidth
+from qwenops.hardware.ports import PortHolder, port_holder
 from qwenops.hardware.probe import Probe
 from qwenops.text import Text, say
 from tests.deploy.conftest import GIB, MEASURED, MakeSurroundings

@@ -9,6 +9,7 @@ from typing import Any
 
 from qwenops.hardware import Machine
 from qwenops.hardware.measure import Measured
+from qwenops.hardware.ports import PortHolder
 from qwenops.hardware.probe import Probe
 
 SCHEMA = "qwenops.doctor/1"
@@ -39,14 +40,6 @@ class Check:
     """What to do; empty when there is nothing to do."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """The numbers behind `what`, in bytes and seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortHolder:
-    """Who listens on a port; 0 and an empty name when this user may not know."""
-
-    pid: int = 0
-    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

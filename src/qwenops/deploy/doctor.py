@@ -6,7 +6,6 @@ Each check is a function from `Surroundings` to findings; the tuple `CHECKS` is 
 prints, and nothing is changed on the machine.
 """
 
-import contextlib
 import importlib
 import importlib.metadata
 import re
@@ -18,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qwenops.deploy import machine_checks, software_checks
-from qwenops.deploy.checkup import SCHEMA, Check, Examine, Installed, PortHolder, Report, Status, Surroundings
+from qwenops.deploy.checkup import SCHEMA, Check, Examine, Installed, Report, Status, Surroundings
 from qwenops.engines import ENGINES
 from qwenops.errors import QwenOpsError
 from qwenops.hardware import detect_machine, free_disk_bytes
 from qwenops.hardware.files import read_text
 from qwenops.hardware.measure import Measured, measure
+from qwenops.hardware.ports import port_holder
 from qwenops.hardware.probe import probe
 from qwenops.text import say
 
@@ -148,21 +148,6 @@ def is_port_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def port_holder(port: int) -> PortHolder:
-    """Find who listens on a port, as far as this user may know."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error, OSError):
-        for connection in psutil.net_connections(kind="tcp"):
-            if (
-                connection.status == psutil.CONN_LISTEN
-                and getattr(connection.laddr, "port", 0) == port
-                and connection.pid
-            ):
-                return PortHolder(pid=connection.pid, name=psutil.Process(connection.pid).name())
-    return PortHolder()
 
 
 def is_telemetry_off() -> bool:

@@ -297,7 +297,7 @@ def speed(measured: Measured) -> Iterator[Check]:
     """What the measured figures mean for a model."""
     bandwidth = measured.bandwidth_bytes_per_s
     # A step of decoding reads each weight once, so this many steps per second cannot be passed.
-    bounds = {name: bandwidth / spec.weight_bytes(Scheme.INT8) for name, spec in MODELS.items()}
+    bounds = {name: bandwidth / spec.decode_bytes(Scheme.INT8) for name, spec in MODELS.items()}
     yield Check(
         name="bandwidth",
         title=say("Memory bandwidth"),
@@ -312,7 +312,7 @@ def speed(measured: Measured) -> Iterator[Check]:
         todo=_unsteady(max(each.spread for each in measured.bandwidth)),
         facts={"bytes_per_s": bandwidth, "decode_bound_tokens_per_s": bounds},
     )
-    rates = {each.precision: each.op_per_s for each in measured.gemm if each.op_per_s}
+    rates = measured.rates
     best = max(rates.values(), default=0.0)
     prefill = {name: best / spec.flop_per_token(head=False) for name, spec in MODELS.items()}
     yield Check(

@@ -73,9 +73,10 @@ class Measured:
         """The best of all thread counts."""
         return max((each.bytes_per_s for each in self.bandwidth), default=0.0)
 
-    def rate(self, precision: str) -> float:
-        """Operations per second in `precision`; 0 without a figure."""
-        return next((each.op_per_s for each in self.gemm if each.precision == precision), 0.0)
+    @property
+    def rates(self) -> dict[str, float]:
+        """Operations per second by precision, for those that have a figure."""
+        return {each.precision: each.op_per_s for each in self.gemm if each.op_per_s}
 
 
 def measure(machine: Machine | None = None, *, budget_s: float = 4.0, timeout_s: float = 60.0) -> Measured:

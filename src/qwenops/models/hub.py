@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 from qwenops.errors import DownloadError, ModelLoadError, ModelNotFoundError
+from qwenops.models.checkpoint import PICKLE_SUFFIXES
 from qwenops.models.spec import ModelSpec
 from qwenops.options import Unit, option
 from qwenops.text import say
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NEEDED_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt")
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 MAX_PAGES = 100
 
 

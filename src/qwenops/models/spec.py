@@ -214,12 +214,6 @@ class ModelSpec:
         last = 2 * self.vocab_size * self.hidden_size if head else 0
         return 2 * self.num_linear_parameters + attention + last
 
-    def prefill_flop(self, prompt_tokens: int) -> int:
-        """Return the operations for reading a prompt, with the head for its last token only."""
-        linear = 2 * self.num_linear_parameters * prompt_tokens
-        attention = 2 * self.num_layers * self.num_heads * self.head_dim * prompt_tokens**2
-        return linear + attention + 2 * self.vocab_size * self.hidden_size
-
     def weight_bytes(self, scheme: Scheme) -> int:
         """Return the bytes of all weights with their scales; one decoding step reads each of them once."""
         return sum(tensor_bytes(tensor, scheme) for tensor in self.tensors())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwenops.errors import InvalidRequestError, ModelLoadError
 from qwenops.generation import Messages, Tokens
+from qwenops.hardware.allocator import give_memory_back
 from qwenops.models.qwen_vocabulary import byte_alphabet, chat_template
 from qwenops.models.template import (
     ControlTokens,
@@ -208,7 +209,7 @@ def _load(path: Path) -> "tokenizers.Tokenizer":
             say("{path} is not a byte-level BPE tokenizer as Qwen3's is.", path=path),
             hint=say("Use a model of the Qwen3 family."),
         )
-    _give_memory_back()
+    give_memory_back()
     return library
 
 
@@ -220,15 +221,6 @@ def _encode_as_plain_text(library: "tokenizers.Tokenizer", added: Iterable[str])
     library.no_truncation()
     library.add_special_tokens([tokenizers.AddedToken(text, special=True, normalized=False) for text in added])
     library.encode_special_tokens = True
-
-
-def _give_memory_back() -> None:
-    """Return what parsing took to the system; C libraries other than glibc do it by themselves or not at all."""
-    import ctypes
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import errno
 import socket
 
 from qwenops.errors import ConfigError
+from qwenops.hardware.ports import port_holder
 from qwenops.text import say
 
 _BACKLOG = 2048
@@ -46,15 +47,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def who_listens(port: int) -> str:
     """Say which program listens on a port, as far as this user may know."""
-    import psutil
-
-    try:
-        for each in psutil.net_connections(kind="tcp"):
-            if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port and each.pid:
-                return say("{name} (pid {pid})", name=psutil.Process(each.pid).name(), pid=each.pid)
-    except (psutil.Error, OSError):
-        pass
-    return say("another program")
+    holder = port_holder(port)
+    return say("{name} (pid {pid})", name=holder.name, pid=holder.pid) if holder.pid else say("another program")
 
 
 def url_of(listener: socket.socket) -> str:

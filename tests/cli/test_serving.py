@@ -100,7 +100,7 @@ def test_a_fallback_serves_when_the_wanted_model_cannot_be_loaded_and_says_so(
         assert "random:tiny" in str(body["warnings"])
         model = get(f"{url}/api/v1/model")[1]
         assert model["name"] == "random:tiny"
-        assert model["fallback_for"] == str(broken)
+        assert model["fallback_for"] == "broken"
 
 
 def ready(url: str) -> tuple[int, dict[str, Any]] | None:
@@ -117,6 +117,11 @@ def test_a_server_takes_a_changed_file_over_without_a_restart(stocked_home: Path
         assert get(f"{url}/api/v1/model")[1]["config_generation"] == 1
         file.write_text("[serve]\nreload_poll_s = '200ms'\n[serve.limits]\nmax_output_tokens = 9\n", "utf-8")
         until(lambda: get(f"{url}/api/v1/model")[1]["config_generation"] == 2)
+        file.write_text("[serve]\nreload_poll_s = '200ms'\n[engine]\nmax_running = 3\n", "utf-8")
+        asked = urllib.request.Request(f"{url}/admin/reload?dry_run=1", method="POST")  # noqa: S310 -- our own server
+        with urllib.request.urlopen(asked, timeout=10) as reply:  # noqa: S310 -- our own server on loopback
+            needs_restart = json.load(reply)["needs_restart"]
+        assert needs_restart == [{"key": "engine.max_running", "old": 16, "new": 3}]
 
 
 @pytest.mark.slow

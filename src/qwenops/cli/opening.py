@@ -2,13 +2,14 @@
 
 import asyncio
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenops.cli.models import fetch_report, hub_options, open_store
 from qwenops.cli.terminal import Report, Terminal
 from qwenops.config import Settings
 from qwenops.engines import READS_CONVERTED
-from qwenops.errors import ConfigError, EngineError
+from qwenops.errors import ConfigError, EngineError, ModelNotFoundError
 from qwenops.text import say
 
 if TYPE_CHECKING:
@@ -53,7 +54,22 @@ async def prepare_model(
 
 def engine_options(made: Settings, prepared: "Prepared") -> "EngineOptions":
     """Return what the engine is told about this model."""
-    return dataclasses.replace(made.engine, model_dir=prepared.folder, model_name=prepared.stored.name)
+    name = made.engine.model_name or served_name(prepared.stored.name)
+    return dataclasses.replace(made.engine, model_dir=prepared.folder, model_name=name)
+
+
+def served_name(given: str) -> str:
+    """Return what callers call a model unless the settings say otherwise: its name, or of a folder the folder's own.
+
+    The path of a folder stays here: it is nobody's business who may list models or read metrics.
+    """
+    from qwenops.models.names import parse_name
+
+    try:
+        known = parse_name(given)
+    except ModelNotFoundError:
+        return Path(given).name or given
+    return known.folder.name or given if known.folder is not None else known.text
 
 
 def open_tokenizer(prepared: "Prepared") -> Any:

@@ -14,7 +14,7 @@ from qwenops.cli.flags import option_flags, settings, typed_flags
 from qwenops.cli.help import Flag, Operand, Verb
 from qwenops.cli.keys import key_database
 from qwenops.cli.models import NAME
-from qwenops.cli.opening import engine_options, open_tokenizer, prepare_model, wanted_model
+from qwenops.cli.opening import engine_options, open_tokenizer, prepare_model, served_name, wanted_model
 from qwenops.cli.terminal import Report, Terminal
 from qwenops.config import Settings, all_options, load, value_of
 from qwenops.errors import ConfigError
@@ -142,6 +142,8 @@ class Opening:
     _first: "asyncio.Future[Any] | None" = field(default=None, init=False)
     """The tokenizer of the first model that is there; any other model must have the same tokens."""
     _tell: "ReportPhase | None" = field(default=None, init=False)
+    _revisions: dict[str, str] = field(default_factory=dict, init=False)
+    """Of the models that were prepared, by the names they are served under."""
 
     async def open(self, tell: "ReportPhase") -> "ServedModel":
         """Return the model and its tokenizer as soon as one is prepared; the engine goes on loading."""
@@ -152,14 +154,17 @@ class Opening:
         self._first = asyncio.get_running_loop().create_future()
         fallback = self.made.model.fallback
 
-        def candidate(name: str) -> Candidate:
+        def candidate(name: str, served: str) -> Candidate:
             async def open_it(options: "EngineOptions") -> "Engine":
                 return await self._open_one(name, options)
 
-            options = dataclasses.replace(self.made.engine, model_name=name)
+            options = dataclasses.replace(self.made.engine, model_name=served)
             return Candidate(name=self.made.model.engine, open=open_it, options=options)
 
-        engine = ResilientEngine(candidate(self.wanted), candidate(fallback) if fallback else None)
+        names = {self.wanted: self.made.engine.model_name or served_name(self.wanted)}
+        if fallback:
+            names.setdefault(fallback, served_name(fallback))
+        engine = ResilientEngine(*(candidate(name, served) for name, served in names.items()))
         engine.start()
         try:
             tokenizer = await self._first_tokenizer(engine)
@@ -168,7 +173,9 @@ class Opening:
                 task.cancel()
             await engine.aclose()
             raise
-        return ServedModel(engine=engine, tokenizer=tokenizer, since_s=time.time())
+        return ServedModel(
+            engine=engine, tokenizer=tokenizer, since_s=time.time(), aliases=names, revisions=self._revisions
+        )
 
     async def _first_tokenizer(self, engine: "ResilientEngine") -> Any:
         """Wait until a model is there, or until the engine has given up, which raises."""
@@ -201,8 +208,9 @@ class Opening:
         elif self._first is not None:
             self._first.set_result(tokenizer)
         self._hearing(Phase.LOADING)(0.0, say("Loading the model"))
-        made = dataclasses.replace(self.made, engine=options)
-        return await open_engine(self.made.model.engine, engine_options(made, prepared))
+        told = engine_options(dataclasses.replace(self.made, engine=options), prepared)
+        self._revisions[told.model_name] = prepared.stored.revision
+        return await open_engine(self.made.model.engine, told)
 
     def _hearing(self, phase: "Phase") -> Report:
         """Return what tells the terminal and the probes how far a phase is."""

@@ -11,8 +11,9 @@ from qwenops.options import Unit, option
 class EngineOptions:
     """How to run one model. 0 for a number means: decide from this machine, and say why."""
 
-    model_dir: Path = option(Path(), help="Folder of the converted model.", flag=False)
-    model_name: str = option("", help="Name it is served under.", flag=False)
+    model_dir: Path = Path()
+    """Folder of the model; no option, because whoever prepares the model knows it."""
+    model_name: str = option("", help="Name it is served under; empty is its own, or its folder's.", flag=False)
     context_tokens: int = option(
         8192, help="Longest prompt and answer together.", unit=Unit.TOKENS, minimum=64, maximum=40960
     )

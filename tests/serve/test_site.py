@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
+import qwenops
 from qwenops.engines.fake import FakeEngine, FakeTiming
 from qwenops.engines.seam import EngineInfo, EngineState
 from qwenops.observe.options import LogOptions
@@ -134,6 +135,11 @@ async def test_lines_that_cannot_be_written_are_counted_in_a_metric(tmp_path: Pa
 async def test_progress_may_be_reported_from_another_thread(site: Site) -> None:
     await asyncio.to_thread(site.lifecycle.report, Phase.CONVERTING, 0.5, "half")
     assert site.lifecycle.reasons() == ["starting: converting 50 %, half"]
+
+
+def test_every_phase_that_a_start_may_be_in_is_reported_by_somebody() -> None:
+    sources = "".join(path.read_text("utf-8") for path in Path(qwenops.__file__).parent.rglob("*.py"))
+    assert not [phase for phase in Phase if f"Phase.{phase.name}" not in sources]
 
 
 async def test_what_the_engine_decided_is_logged_with_its_reasons(site: Site, caplog: pytest.LogCaptureFixture) -> None:

@@ -40,7 +40,7 @@ class Phase(StrEnum):
     DOWNLOADING = "downloading"
     CONVERTING = "converting"
     LOADING = "loading"
-    WARMING_UP = "warming_up"
+    """Compiling and warming up counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

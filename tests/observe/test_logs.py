@@ -245,6 +245,9 @@ def test_a_writer_that_hangs_takes_no_more_memory_than_its_queue(tmp_path: Path)
     for number in range(10_000 + 600):
         opened.write("requests", {"n": number})
     assert failures.lost["requests"] >= 300
+    time.sleep(0.1)  # by now the writer hangs; what it took out of the queue is filled up
+    for number in range(600):
+        opened.write("requests", {"n": number})
     before_s = time.monotonic()
     assert not opened.close(timeout_s=0.4)
     assert time.monotonic() - before_s < 0.7, "it waits for place in the queue and for the thread together"

@@ -8,7 +8,7 @@ import pytest
 from qwenops.engines.openvino.stepper import PagedStepper
 from qwenops.engines.seam import EngineHealth, EngineInfo
 from qwenops.engines.steploop import Scores
-from qwenops.errors import InvalidRequestError, PromptTooLongError, QwenOpsError
+from qwenops.errors import EngineError, InvalidRequestError, PromptTooLongError, QwenOpsError
 from qwenops.generation import (
     Choice,
     Chunk,
@@ -246,6 +246,33 @@ def test_cancelled_scores_free_all_they_held_at_any_point(stepper_of: Open) -> N
         assert not stepper.has_work
         assert stepper.stats()["kv_used_ratio"] == 0
     assert len(scored(stepper, prompts, [1, 2])) == 2
+
+
+def test_one_prompt_that_cannot_be_scored_fails_its_call_and_nothing_else(
+    stepper_of: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepper = stepper_of(**EXACT)
+    expected = ids(finish(stepper, [ask("a", prompt(33))])["a"])
+    scores: list[EngineError | tuple[float, ...]] = [EngineError("The logits are not finite."), (0.5, 0.5)]
+
+    def fail_once(_row: object, _labels: object) -> tuple[float, ...]:
+        found = scores.pop(0)
+        if isinstance(found, EngineError):
+            raise found
+        return found
+
+    monkeypatch.setattr("qwenops.engines.openvino.stepper.label_probabilities", fail_once)
+    stepper.submit(ask("a", prompt(33)))
+    stepper.submit_score("bad", [Tokens(ids=prompt(20, seed=each)) for each in (1, 2)], [1, 2])
+    stepper.submit_score("good", [Tokens(ids=prompt(20, seed=3))], [1, 2])
+    events = []
+    while stepper.has_work:
+        events += stepper.step()
+        stepper.scheduler.check()
+    assert [str(found) for name, found in events if name == "bad"] == ["The logits are not finite."]
+    assert [found for name, found in events if name == "good"] == [((0.5, 0.5),)]
+    assert ids([found for _, found in events if isinstance(found, Chunk)]) == expected
+    assert stepper.stats()["kv_used_ratio"] == 0
 
 
 def test_no_prompt_has_no_score(stepper_of: Open) -> None:

@@ -16,6 +16,7 @@ from qwenops.observe.options import LogOptions
 from qwenops.serve.auth import KeyRing
 from qwenops.serve.openapi import CHAT, COMPLETIONS, INFERENCE
 from qwenops.serve.options import KeyOptions, LimitOptions, ServeOptions
+from qwenops.serve.reload import Wanted
 from qwenops.serve.site import Site, build_site
 from qwenops.state.keys import ApiKey, Scope, digest
 from tests.serve.conftest import MODEL, make_served
@@ -57,7 +58,7 @@ def site_of_everything() -> Site:
     keys.refresh()
     limits = LimitOptions(max_stop_strings=256, max_choices=128, max_output_tokens=16)
     options = ServeOptions(limits=limits, log=LogOptions(destination="off"))
-    site = build_site(options, keys, read_options=lambda: options)
+    site = build_site(options, keys, read_options=lambda: Wanted(serve=options))
     site.serve_with(make_served(timing=FakeTiming(slots=512), context_tokens=1_000_000).serving.model())
     return site
 

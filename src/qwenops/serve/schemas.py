@@ -50,6 +50,10 @@ Stop = StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRING
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+Biases = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], Bias],
+    Field(max_length=1024, json_schema_extra={"additionalProperties": False}),
+]
 
 
 class Wire(BaseModel):
@@ -82,9 +86,7 @@ class SamplingFields(Wire):
     seed: int | None = Field(None, ge=-_INT64, le=_INT64, description="Equal seeds give equal answers.")
     stop: Stop | None = Field(None, description="The answer ends before the first of these.")
     ignore_eos: bool | None = Field(None, description="Go on after the end of the text; for load tests.")
-    logit_bias: dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], Bias] | None = Field(
-        None, max_length=1024, description="Token id to what is added to its logit."
-    )
+    logit_bias: Biases | None = Field(None, description="Token id to what is added to its logit.")
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Number of answers.")
     stream: bool | None = Field(None, description="Send the answer as it is made, as server-sent events.")
     stream_options: StreamOptions | None = Field(None, description="`include_usage` adds the usage at the end.")

@@ -16,6 +16,10 @@ DOMAIN = "qwenops"
 CATALOGUES = Path(__file__).parent / "locale"
 
 
+Report = Callable[[float, str], None]
+"""Is told how far a piece of work is: the fraction that is done, from 0 to 1, and in a sentence what is being done."""
+
+
 class Text(str):
     """A filled-in English sentence with its template and its arguments."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenops.engines.options import EngineOptions
-from qwenops.engines.steploop import Report, Scores
+from qwenops.engines.steploop import Scores
 from qwenops.errors import (
     InsufficientMemoryError,
     InvalidRequestError,
@@ -22,7 +22,7 @@ from qwenops.errors import (
     QwenOpsError,
 )
 from qwenops.generation import Chunk, FinishReason, GenerationRequest, Tokens, Usage
-from qwenops.text import say
+from qwenops.text import Report, say
 
 
 class Deed(IntEnum):

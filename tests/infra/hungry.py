@@ -13,10 +13,11 @@ from typing import Any
 from qwenops.engines.options import EngineOptions
 from qwenops.engines.resilient import Candidate, RecoveryPolicy, ResilientEngine
 from qwenops.engines.seam import Engine
-from qwenops.engines.steploop import Report, Scores
+from qwenops.engines.steploop import Scores
 from qwenops.engines.worker import RestartPolicy, WorkerEngine
 from qwenops.errors import EngineUnavailableError, QwenOpsError
 from qwenops.generation import Chunk, GenerationRequest, SamplingParams, Tokens
+from qwenops.text import Report
 from tests.engines.steppers import Counting
 
 PAGE_BYTES = 4096

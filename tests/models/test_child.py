@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from qwenops.errors import CommandError, DeadlineError, InsufficientDiskError, QwenOpsError
-from qwenops.models import child
 from qwenops.models.child import follow, speak
-from qwenops.text import Text, say
+from qwenops.text import Report, Text, say
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +94,7 @@ def test_one_whose_report_is_unwanted_is_ended_at_once(counts: str) -> None:
 
 
 def test_what_json_has_no_word_for_is_told_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    def work(report: child.Report) -> None:
+    def work(report: Report) -> None:
         report(0.0, say("Reading {path}", path=Path("/x")))
 
     assert speak(work) == 0

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from qwenops.command import DEVNULL, Spawned, spawn
 from qwenops.errors import DeadlineError, EngineError, QwenOpsError
 from qwenops.serve.runfile import run_folder, running
-from qwenops.text import Text, say
+from qwenops.text import Report, Text, say
 
 if TYPE_CHECKING:
     import aiohttp
@@ -42,8 +42,6 @@ POLL_S = 0.2
 TAIL_LINES = 5
 ERROR_MARKS = ("Error: ", "错误：")
 """How the command line begins its last message, in either language."""
-
-Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

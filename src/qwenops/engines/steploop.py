@@ -26,13 +26,10 @@ from qwenops.engines.options import EngineOptions
 from qwenops.engines.wire import FrameReader, Parts, error_to_wire, frame, piece_to_wire, request_from_wire, worded
 from qwenops.errors import EngineCrashedError, EngineError, InsufficientMemoryError, ModelLoadError, QwenOpsError
 from qwenops.generation import Chunk, GenerationRequest, Tokens
-from qwenops.text import say
+from qwenops.text import Report, say
 
 STATS_EVERY_S = 0.25
 _RECEIVE_BYTES = 1 << 18
-
-Report = Callable[[float, str], None]
-"""Takes progress from 0 to 1 and a sentence that says what is being done."""
 
 Scores = tuple[tuple[float, ...], ...]
 """For each prompt of a call, the probabilities of the labels."""

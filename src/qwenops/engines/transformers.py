@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenops.engines.options import EngineOptions
-from qwenops.engines.steploop import Report, Scores
+from qwenops.engines.steploop import Scores
 from qwenops.engines.stopping import StopStrings
 from qwenops.engines.worker import WorkerEngine, open_worker
 from qwenops.errors import InvalidRequestError, MissingPartError, ModelLoadError, PromptTooLongError, QwenOpsError
@@ -22,7 +22,7 @@ from qwenops.hardware import detect_machine, plan_threads
 from qwenops.models.checkpoint import open_checkpoint
 from qwenops.models.spec import ModelSpec
 from qwenops.models.tokenizer import Detokenizer, Tokenizer, open_tokenizer
-from qwenops.text import say
+from qwenops.text import Report, say
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,10 +18,7 @@ from typing import IO, Any
 from qwenops import command
 from qwenops.crossing import error_of, error_parts, plain, text_of
 from qwenops.errors import ModelLoadError, QwenOpsError
-from qwenops.text import Text
-
-Report = Callable[[float, str], None]
-"""Is told the fraction that is done, from 0 to 1, and what is being done."""
+from qwenops.text import Report, Text
 
 LAST_LINES = 20
 _TEXT = "\0text"

@@ -28,7 +28,7 @@ from qwenops.models.artefact import (
     write_manifest,
 )
 from qwenops.models.checkpoint import Checkpoint, file_sha256, open_checkpoint
-from qwenops.models.child import Report, follow, speak
+from qwenops.models.child import follow, speak
 from qwenops.models.compress import (
     Layout,
     Piece,
@@ -42,7 +42,7 @@ from qwenops.models.compress import (
 from qwenops.models.folders import disk_full, new_folder
 from qwenops.models.graph import build_model
 from qwenops.models.spec import ModelSpec, Scheme, TensorSpec
-from qwenops.text import say
+from qwenops.text import Report, say
 
 if TYPE_CHECKING:
     import numpy as np

@@ -50,11 +50,11 @@ class Patience(Protocol):
     @property
     def attempts(self) -> int: ...  # noqa: D102 -- named in HubOptions
     @property
-    def connect_timeout_s(self) -> float: ...  # noqa: D102
+    def connect_timeout_s(self) -> float: ...  # noqa: D102 -- named there
     @property
-    def stall_timeout_s(self) -> float: ...  # noqa: D102
+    def stall_timeout_s(self) -> float: ...  # noqa: D102 -- named there
     @property
-    def retry_pause_s(self) -> float: ...  # noqa: D102
+    def retry_pause_s(self) -> float: ...  # noqa: D102 -- named there
 
 
 class Remote(Protocol):
@@ -63,13 +63,13 @@ class Remote(Protocol):
     @property
     def path(self) -> str: ...  # noqa: D102 -- named in RemoteFile
     @property
-    def url(self) -> str: ...  # noqa: D102
+    def url(self) -> str: ...  # noqa: D102 -- named there
     @property
-    def size_bytes(self) -> int: ...  # noqa: D102
+    def size_bytes(self) -> int: ...  # noqa: D102 -- named there
     @property
-    def sha256(self) -> str | None: ...  # noqa: D102
+    def sha256(self) -> str | None: ...  # noqa: D102 -- named there
     @property
-    def git_sha1(self) -> str | None: ...  # noqa: D102
+    def git_sha1(self) -> str | None: ...  # noqa: D102 -- named there
 
 
 class TryAgainError(Exception):

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from qwenops.errors import DeadlineError, ModelLoadError
 from qwenops.models.checkpoint import Dtype, NewTensor, write_shards
-from qwenops.models.child import Report, follow, speak
+from qwenops.models.child import follow, speak
 from qwenops.models.compress import to_bf16
 from qwenops.models.folders import new_folder
 from qwenops.models.qwen_vocabulary import write_tokenizer
 from qwenops.models.spec import QWEN3_0_6B, QWEN3_1_7B, TINY, ModelSpec, TensorKind, TensorSpec
-from qwenops.text import say
+from qwenops.text import Report, say
 
 if TYPE_CHECKING:
     import numpy as np

@@ -36,7 +36,7 @@ from qwenops.models.locks import held, held_async
 from qwenops.models.manifest import Manifest, StoredFile, read_manifest, save_manifest, whole_manifest
 from qwenops.models.names import ModelName, parse_name
 from qwenops.models.places import Places, size_of
-from qwenops.models.progress import Meter, Progress
+from qwenops.models.progress import Meter, Progress, Report
 from qwenops.models.spec import Scheme
 from qwenops.text import say
 
@@ -44,8 +44,6 @@ SPARE_BYTES = 64 * 1024**2
 """Disk that is left free beyond what a download needs."""
 CLOCK_STEP_S = 1.0
 """How coarse the times of files may be."""
-
-Report = Callable[[Progress], None]
 
 
 class _UnwantedError(Exception):

@@ -87,7 +87,7 @@ def compile_template(source: str, *, now: Callable[[], datetime]) -> RenderTempl
         ensure_ascii: bool = False,  # noqa: FBT001, FBT002 -- templates pass it by position
         indent: int | None = None,
         separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,  # noqa: FBT001, FBT002
+        sort_keys: bool = False,  # noqa: FBT001, FBT002 -- templates pass it by position
     ) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 

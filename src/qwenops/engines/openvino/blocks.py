@@ -12,9 +12,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from qwenops.errors import EngineError
+from qwenops.models.spec import KV_BLOCK_TOKENS
 from qwenops.text import say
 
-BLOCK_TOKENS = 32
+BLOCK_TOKENS = KV_BLOCK_TOKENS
 """Tokens per block; the paged attention kernels of OpenVINO's CPU plugin fix it."""
 
 

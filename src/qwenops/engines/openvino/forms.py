@@ -23,17 +23,17 @@ from qwenops.engines.openvino.blocks import blocks_for
 from qwenops.engines.openvino.paged import (
     CompileOptions,
     Form,
-    KvPrecision,
     Precision,
     compile_form,
-    give_memory_back,
     has_bf16,
     read_paged_model,
 )
 from qwenops.engines.openvino.runner import Runner
 from qwenops.engines.openvino.scheduler import Piece, Tracked
 from qwenops.errors import ConfigError, ModelLoadError
-from qwenops.text import say
+from qwenops.hardware.allocator import give_memory_back
+from qwenops.models.spec import KvPrecision
+from qwenops.text import Report, say
 
 Wanted = Literal["auto", "bf16", "f32"]
 
@@ -77,7 +77,6 @@ class Forms:
 
 
 Clock = Callable[[], float]
-Report = Callable[[float, str], None]
 
 
 def open_forms(

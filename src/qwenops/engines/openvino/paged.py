@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwenops.errors import ModelLoadError
+from qwenops.models.spec import KvPrecision
 from qwenops.text import say
 
 Precision = Literal["bf16", "f32"]
-KvPrecision = Literal["u8", "bf16", "f32"]
 
 QUANTIZATION_GROUP = 128
 """Activations that share a scale when they are quantised on the fly. OpenVINO's 32 costs a fifth of the speed."""
@@ -123,13 +123,6 @@ def allocate_cache(layout: CacheLayout, num_blocks: int) -> Mapping[str, Any]:
         name: ov.Tensor(getattr(ov.Type, element), ov.Shape([num_blocks, *shape]))
         for name, element, shape in layout.tensors
     }
-
-
-def give_memory_back() -> None:
-    """Return to the system what reading and compiling needed for a moment; does nothing without glibc."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def forget_file(path: Path, maps: Path = Path("/proc/self/maps")) -> None:

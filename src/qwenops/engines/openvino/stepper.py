@@ -15,7 +15,7 @@ from typing import Any
 from qwenops.engines.openvino.answers import Answer
 from qwenops.engines.openvino.blocks import BLOCK_TOKENS
 from qwenops.engines.openvino.forms import Forms, open_forms
-from qwenops.engines.openvino.paged import CompileOptions, forget_file, give_memory_back
+from qwenops.engines.openvino.paged import CompileOptions, forget_file
 from qwenops.engines.openvino.runner import Runner
 from qwenops.engines.openvino.sampling import Row, choose, label_probabilities
 from qwenops.engines.openvino.scheduler import Piece, Scheduler, SchedulerOptions, Step, Tracked
@@ -25,6 +25,7 @@ from qwenops.engines.options import EngineOptions
 from qwenops.engines.steploop import Scores, resident_bytes
 from qwenops.errors import EngineError, InvalidRequestError, PromptTooLongError, QwenOpsError
 from qwenops.generation import Chunk, GenerationRequest, SamplingParams, Tokens
+from qwenops.hardware.allocator import give_memory_back
 from qwenops.hardware.machine import Machine, detect_machine, plan_environment, plan_threads
 from qwenops.hardware.reasoned import Reasoned
 from qwenops.models.artefact import Artefact, open_artefact

@@ -31,19 +31,18 @@ from benchmarks.recording import converted, write_result
 from qwenops.engines.openvino.paged import (
     QUANTIZATION_GROUP,
     CompileOptions,
-    KvPrecision,
     Precision,
     compile_form,
-    give_memory_back,
     has_bf16,
     read_paged_model,
 )
 from qwenops.engines.openvino.teacher import Teacher
 from qwenops.engines.parity import Logits, Parity, compare, write_parity
 from qwenops.hardware import detect_machine, plan_threads
+from qwenops.hardware.allocator import give_memory_back
 from qwenops.models.artefact import Artefact, open_artefact
 from qwenops.models.convert import convert
-from qwenops.models.spec import Scheme
+from qwenops.models.spec import KvPrecision, Scheme
 
 TAUGHT = "taught"
 LENGTH = 64

@@ -28,6 +28,7 @@ from qwenops.serve.options import ServeOptions
 from qwenops.serve.run import GRACE_S, Surroundings
 from qwenops.serve.runfile import running
 from qwenops.serve.serving import ServedModel
+from qwenops.serve.site import build_site
 from qwenops.state.keys import ApiKey, digest
 from tests.serve.conftest import MODEL, CharacterTokenizer
 
@@ -433,7 +434,6 @@ async def test_a_reload_while_it_starts_does_not_tell_systemd_that_it_is_ready(s
     assert later[1] == "READY=1\nSTATUS=configuration generation 1"
 
 
-@pytest.mark.filterwarnings("ignore:::uvicorn")
 async def test_work_in_the_background_goes_on_after_an_error_so_a_revoked_key_is_refused(
     client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -471,6 +471,23 @@ async def test_work_in_the_background_goes_on_after_an_error_so_a_revoked_key_is
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
     (said,) = [each for each in caplog.records if "reading the keys again failed" in each.getMessage()]
+    assert said.exc_info is not None
+
+
+async def test_a_reload_that_nobody_waits_for_logs_whatever_went_wrong(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[int] = []
+
+    def source() -> list[ApiKey]:
+        looks.append(len(looks))
+        raise OSError("the disk is gone")
+
+    site = build_site(ServeOptions(log=LogOptions(dir=tmp_path)), KeyRing([source]))
+    await run._reload(site)
+    assert await asyncio.to_thread(site.writer.close)
+    assert looks
+    (said,) = [each for each in caplog.records if "the old configuration stays" in each.getMessage()]
     assert said.exc_info is not None
 
 

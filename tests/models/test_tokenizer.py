@@ -55,8 +55,7 @@ def test_the_vocabulary_is_the_one_of_qwen3(tokenizer: Tokenizer) -> None:
     assert tokenizer.vocab_size == 151_669
     assert tokenizer.eos_token_ids == (IM_END,)
     assert tokenizer.encode("Hello, 世界!") == [9707, 11, 220, 99489, 0]
-    assert tokenizer.id_of("</think>") == END_THINK
-    assert tokenizer.id_of("two tokens") is None
+    assert tokenizer.encode("</think>") == [END_THINK]
 
 
 def test_the_tokens_that_end_an_answer_come_from_the_models_configuration(

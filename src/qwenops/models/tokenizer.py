@@ -77,11 +77,6 @@ class Tokenizer:
         """Say whether a token never shows up in text: a special one, or an id beyond the vocabulary."""
         return token_id in self._special or not 0 <= token_id < self.vocab_size
 
-    def id_of(self, text: str) -> int | None:
-        """Return the one token that spells `text`, or None where it takes several."""
-        ids = self.encode(text)
-        return ids[0] if len(ids) == 1 else None
-
     def render_text(self, prompt: Messages) -> str:
         """Return the conversation as the text that the model reads. For people: `render` is what keeps content apart.
 

@@ -6,11 +6,12 @@ it is known to be stale because no process has its pid, or one that started at a
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from qwenops.atomic import write_text
 
 START_TOLERANCE_S = 2.0
 """A process start is known to a clock tick, and the boot time it is counted from moves when the clock is set."""
@@ -53,11 +54,8 @@ def process_start_s(pid: int) -> float | None:
 
 def write_run_file(folder: Path, run: RunFile) -> Path:
     """Write the file of a server atomically and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.pid}.json"
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=".", delete=False) as new:
-        json.dump(asdict(run), new)
-    Path(new.name).replace(path)
+    write_text(path, json.dumps(asdict(run)), mode=0o600)
     return path
 
 

@@ -2,8 +2,8 @@
 
 A writer fills a hidden sibling of the target and takes its name at the end. Where the kernel and the file system can
 exchange two names at once, there is no moment without a whole folder; elsewhere the old one steps aside for a moment,
-and after a crash in that moment the next writer or cleaning puts it back. Whoever works on a hidden sibling holds a lock
-on it; one that nobody holds was left by a crash and is removed.
+and after a crash in that moment the next writer or cleaning puts it back. Who works on a hidden sibling holds a lock on
+it; one that nobody holds was left by a crash and is removed.
 """
 
 import ctypes

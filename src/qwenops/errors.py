@@ -15,7 +15,8 @@ The tree::
     ├── DeadlineError               exit 1   HTTP 504   a wait or a request took too long
     ├── ModelNotFoundError          exit 4   HTTP 404   no such model in the store or on the hub
     ├── ModelLoadError              exit 1   HTTP 500   files are missing, damaged or of another architecture
-    │   └── ConversionError         exit 1   HTTP 500   a converted tensor differs from its source
+    │   ├── ConversionError         exit 1   HTTP 500   a converted tensor differs from its source
+    │   └── UnsupportedModelError   exit 1   HTTP 500   it is no model, or one of another architecture
     ├── DownloadError               exit 1   HTTP 502   a transfer failed after its retries
     │   └── IntegrityError          exit 1   HTTP 502   a file's hash is not the published one
     ├── InsufficientMemoryError     exit 1   HTTP 507   needs more memory than the limit allows
@@ -157,6 +158,10 @@ class ConversionError(ModelLoadError):
     """A converted tensor differs from its source by more than its format allows."""
 
     code = "conversion_failed"
+
+
+class UnsupportedModelError(ModelLoadError):
+    """What was named is no model, or one of another architecture; trying again changes nothing."""
 
 
 class DownloadError(QwenOpsError):

@@ -9,12 +9,14 @@ from qwenops.engines.options import EngineOptions
 from qwenops.engines.resilient import Candidate, RecoveryPolicy, ResilientEngine, halved, is_out_of_memory
 from qwenops.engines.seam import Engine, EngineInfo, EngineState
 from qwenops.errors import (
+    DownloadError,
     EngineCrashedError,
     EngineUnavailableError,
     InsufficientMemoryError,
     MissingPartError,
     ModelLoadError,
     QwenOpsError,
+    UnsupportedModelError,
 )
 from qwenops.generation import GenerationRequest, SamplingParams, Tokens
 
@@ -338,8 +340,12 @@ async def test_a_model_that_loads_and_fails_for_good_gives_way_to_the_fallback_a
 
 @pytest.mark.parametrize(
     ("failure", "opened"),
-    [(NO_MEMORY, POLICY.shrinks + POLICY.attempts), (MissingPartError("Not here."), 1)],
-    ids=["lack of memory", "what no try mends"],
+    [
+        (NO_MEMORY, POLICY.shrinks + POLICY.attempts),
+        (MissingPartError("Not here."), 1),
+        (UnsupportedModelError("Another architecture."), 1),
+    ],
+    ids=["lack of memory", "what no try mends", "no model of ours"],
 )
 async def test_what_another_try_beside_the_fallback_would_not_mend_is_not_tried(
     clock: ManualClock, started: Started, failure: QwenOpsError, opened: int
@@ -362,6 +368,18 @@ async def test_a_try_beside_the_fallback_that_lacks_memory_is_the_last_one(
     await clock.run(engine.ready())
     await clock.advance(10 * POLICY.retry_primary_every_s)
     assert (engine.info.model, len(primary.opened)) == ("small", 5)
+    await closed(clock, engine, primary, fallback)
+
+
+async def test_a_download_that_failed_is_left_at_once_and_tried_again_later(
+    clock: ManualClock, started: Started
+) -> None:
+    primary, fallback = Model(clock, "big", DownloadError("No hub.")), Model(clock, "small")
+    engine = started(primary, fallback)
+    await clock.run(engine.ready())
+    assert (engine.info.model, len(primary.opened)) == ("small", 1)
+    await clock.advance(POLICY.retry_primary_every_s + 3)
+    assert (engine.info.model, len(primary.opened)) == ("big", 2)
     await closed(clock, engine, primary, fallback)
 
 

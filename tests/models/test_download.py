@@ -73,6 +73,17 @@ async def test_a_refusal_is_not_tried_again(hub: FakeHub, web: Web, tmp_path: Pa
     assert naps == []
 
 
+@pytest.mark.usefixtures("unresolved")
+async def test_a_hub_that_has_answered_gets_every_try_when_a_name_does_not_resolve(
+    hub: FakeHub, web: Web, tmp_path: Path
+) -> None:
+    web.sleep = Naps()
+    hub.faults["config.json"] = [Fault(redirect="http://cdn.invalid/x")] * 9
+    with pytest.raises(DownloadError, match=r"9 tries: the name cdn\.invalid cannot be resolved"):
+        await web.fetch(config(hub), tmp_path / "part", lambda _count: None)
+    assert web.unreachable is None
+
+
 async def test_redirects_in_circles_and_to_nowhere_end(hub: FakeHub, web: Web, tmp_path: Path) -> None:
     hub.faults["config.json"] = [Fault(redirect=config(hub).url)] * 20
     with pytest.raises(DownloadError, match="in circles"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qwenops.errors import ModelNotFoundError
-from qwenops.models.names import parse_name
+from qwenops.models.names import PUBLISHED, parse_name
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,13 @@ def test_the_nearest_name_is_offered(text: str, near: str) -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         parse_name(text.replace("ms:", ""), known=["ms:me/my-model"])
     assert near in caught.value.hint
+
+
+def test_all_names_are_listed_where_several_are_equally_near() -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        parse_name("qwen3:0.7b")
+    assert all(name in caught.value.hint for name in PUBLISHED)
+    assert "Did you mean" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qwenops.errors import DeadlineError, IntegrityError, ModelLoadError, ModelNotFoundError
+from qwenops.errors import DeadlineError, IntegrityError, ModelLoadError, ModelNotFoundError, UnsupportedModelError
 from qwenops.models.convert import convert
 from qwenops.models.hub import HubOptions
 from qwenops.models.locks import held, held_if_free
@@ -163,6 +163,11 @@ class TestFolders:
         before = sorted(folder.iterdir())
         assert store.remove(str(folder)) >= artefact.num_bytes
         assert sorted(folder.iterdir()) == before
+
+    def test_a_folder_without_a_configuration_is_no_model(self, store: Store, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(UnsupportedModelError, match=r"has no config\.json"):
+            store.resolve(str(tmp_path / "empty"))
 
     def test_a_folder_that_changed_is_another_model(self, store: Store, folder: Path) -> None:
         first = store.resolve(str(folder))

@@ -27,6 +27,7 @@ from qwenops.errors import (
     ModelLoadError,
     ModelNotFoundError,
     QwenOpsError,
+    UnsupportedModelError,
 )
 from qwenops.models.download import is_public
 from qwenops.models.hub import HubOptions, with_environment
@@ -192,6 +193,24 @@ async def test_a_hub_that_cannot_be_reached_is_passed_over(store: Store, hub: Fa
     assert stored.manifest.hub == "ms"
 
 
+@pytest.mark.usefixtures("unresolved")
+async def test_hubs_whose_names_do_not_resolve_are_left_soon_and_named_together(store: Store) -> None:
+    offline = HubOptions(
+        huggingface_url="https://one.invalid", modelscope_url="https://two.invalid", retry_pause_s=0.001
+    )
+    seen: list[str] = []
+    with pytest.raises(DownloadError, match=r"\(one\.invalid, two\.invalid\): the name two\.invalid cannot") as caught:
+        await store.pull(NAME, offline, lambda progress: seen.append(progress.what))
+    assert [each.partition(":")[0] for each in seen if "Trying again" in each] == ["one.invalid", "two.invalid"]
+    assert all(each in caught.value.hint for each in (f"pull {NAME}", "QWENOPS_HUB_HUGGINGFACE_URL", "random:0.6b"))
+
+
+async def test_one_hub_that_refuses_is_not_called_unreachable(store: Store, hub: FakeHub) -> None:
+    hub.faults["config.json"] = [Fault(status=500)] * 5
+    with pytest.raises(DownloadError, match="5 tries: HTTP status 500"):
+        await store.pull(NAME, options(hub, source="auto", huggingface_url="http://127.0.0.1:9"), quiet)
+
+
 @pytest.mark.proves("E1")
 async def test_the_number_of_tries_is_bounded(store: Store, hub: FakeHub) -> None:
     hub.faults[WEIGHTS] = [Fault(status=500)] * 10
@@ -342,7 +361,7 @@ async def test_a_repository_of_pickles_is_refused(store: Store, hub: FakeHub) ->
 
 async def test_a_model_of_another_architecture_is_refused_before_its_weights_come(store: Store, hub: FakeHub) -> None:
     hub.repos[REPO]["config.json"] = b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
-    with pytest.raises(ModelLoadError, match="llama"):
+    with pytest.raises(UnsupportedModelError, match="llama"):
         await store.pull(NAME, options(hub), quiet)
     assert hub.asked(WEIGHTS) == []
 

@@ -1,6 +1,7 @@
 """An engine made of engines: it tries again, it falls back, it makes do with less memory, and it never hides that.
 
 * A model that does not load is tried `attempts` times, with growing waits; then the fallback serves in its place.
+  A download that failed has had tries of its own, so that the fallback serves at once.
   `info.fallback_for` names the configured model and `health.reason` says what happened.
 * While the fallback serves, the configured model is tried again every `retry_primary_every_s`; once it is ready it
   takes over, and the fallback finishes what it is answering and is closed. Two cases are left alone: what another try
@@ -23,20 +24,24 @@ from qwenops.engines.options import EngineOptions
 from qwenops.engines.seam import Engine, EngineHealth, EngineInfo, EngineState
 from qwenops.errors import (
     ConfigError,
+    DownloadError,
     EngineError,
     EngineUnavailableError,
     InsufficientMemoryError,
     MissingPartError,
     ModelNotFoundError,
     QwenOpsError,
+    UnsupportedModelError,
 )
 from qwenops.generation import Chunk, GenerationRequest, Tokens
 from qwenops.text import say
 
 log = logging.getLogger(__name__)
 
-HOPELESS = (ConfigError, MissingPartError, ModelNotFoundError)
+HOPELESS = (ConfigError, MissingPartError, ModelNotFoundError, UnsupportedModelError)
 """Failures that another try cannot mend."""
+TRIED_ALREADY = (DownloadError,)
+"""Failures that come after several tries; only time may mend them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,7 +384,7 @@ class ResilientEngine:
                     self._make_smaller(error.message)
                     continue
                 tries += 1
-                if isinstance(error, HOPELESS) or tries >= self._policy.attempts:
+                if isinstance(error, HOPELESS + TRIED_ALREADY) or tries >= self._policy.attempts:
                     raise
                 self._reason = say(
                     "Attempt {number} of {attempts} failed: {reason}",

@@ -36,6 +36,8 @@ CHUNK_BYTES = 1 << 20
 PROGRESS_BYTES = 1 << 20
 """A try that brings at least this much, or finishes, was not in vain: the count of tries starts again."""
 LONGEST_PAUSE_S = 30.0
+UNRESOLVED_ATTEMPTS = 2
+"""Tries of a hub whose name does not resolve and that has never answered: there is no internet, or no such hub."""
 LARGEST_GIT_BYTES = 64 * 1024**2
 """Larger files are in LFS and come with a SHA-256; only smaller ones are hashed as git does it."""
 
@@ -104,6 +106,10 @@ class Web:
     """Told in a sentence when a try has failed and another will follow."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: random.Random = field(default_factory=random.Random)
+    answered: bool = field(default=False, init=False)
+    """Whether anything has come of the hub so far, be it an error."""
+    unreachable: Text | None = field(default=None, init=False)
+    """Why it was given up without having answered once."""
 
     @property
     def host(self) -> str:
@@ -230,17 +236,23 @@ class Web:
 
         failures = 0
         while True:
+            attempts = self.patience.attempts
             try:
                 return await attempt()
             except TryAgainError as error:
                 reason, after_s = error.reason, error.after_s
             except TimeoutError:
                 reason, after_s = say("the server was silent for too long"), 0.0
+            except aiohttp.ClientConnectorDNSError as error:
+                _raise_refusal(error)
+                reason, after_s = say("the name {host} cannot be resolved", host=error.host), 0.0
+                attempts = attempts if self.answered else min(attempts, UNRESOLVED_ATTEMPTS)
             except aiohttp.ClientError as error:
                 _raise_refusal(error)
                 reason, after_s = say("{what}", what=str(error) or type(error).__name__), 0.0
             failures = 1 if progressed() else failures + 1
-            if failures >= self.patience.attempts:
+            if failures >= attempts:
+                self.unreachable = None if self.answered else reason
                 raise DownloadError(
                     say(
                         "{url} could not be fetched, {count} tries: {reason}.",
@@ -268,6 +280,7 @@ class Web:
             self._check_address(url)
             own = self.headers if url.origin() == home else {}
             response = await self.session.get(url, headers={**headers, **own}, allow_redirects=False)
+            self.answered = True
             if response.status not in _REDIRECTS:
                 try:
                     _check_status(response, address)

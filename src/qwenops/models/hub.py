@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
-from qwenops.errors import DownloadError, ModelLoadError, ModelNotFoundError
+from qwenops.errors import DownloadError, ModelLoadError, ModelNotFoundError, UnsupportedModelError
 from qwenops.models.checkpoint import PICKLE_SUFFIXES
 from qwenops.models.spec import ModelSpec
 from qwenops.options import Unit, option
@@ -217,7 +217,7 @@ def needed_files(listing: Listing) -> tuple[RemoteFile, ...]:
     """Choose what a model needs: weights in safetensors, configuration, tokenizer, template, licence; never a pickle.
 
     Raises:
-        ModelLoadError: The repository has no weights in safetensors, or no configuration.
+        UnsupportedModelError: The repository has no weights in safetensors, or no configuration.
     """
     top = [each for each in listing.files if "/" not in each.path]
     weights = [each for each in top if each.path.endswith(".safetensors")]
@@ -231,13 +231,26 @@ def needed_files(listing: Listing) -> tuple[RemoteFile, ...]:
     ]
     if not weights or not any(each.path == "config.json" for each in top):
         pickles = [each.path for each in listing.files if each.path.endswith(PICKLE_SUFFIXES)]
-        raise ModelLoadError(
+        raise UnsupportedModelError(
             say("{repo} has only pickles ({names}), which can run code.", repo=listing.repo, names=", ".join(pickles))
             if pickles and not weights
             else say("{repo} has no config.json with weights in safetensors.", repo=listing.repo),
             hint=say("Use a repository of the Qwen3 family that has .safetensors files."),
         )
     return tuple(chosen)
+
+
+def no_hub_reached(name: str, hosts: Iterable[str], reason: str) -> DownloadError:
+    """Make the error for a model that is not here while none of the hubs that may have it answers."""
+    return DownloadError(
+        say("No model hub can be reached ({hosts}): {reason}.", hosts=", ".join(hosts), reason=reason),
+        hint=say(
+            "Run `qwenops pull {name}` on a machine with internet, copy the folder that `qwenops show {name}` names "
+            "there to this machine (`cp -rL`), and `qwenops serve ./folder`; or set a mirror with "
+            "QWENOPS_HUB_HUGGINGFACE_URL; or try random:0.6b, which needs no download.",
+            name=name,
+        ),
+    )
 
 
 def check_architecture(config: bytes, repo: str) -> None:

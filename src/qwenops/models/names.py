@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -71,15 +71,17 @@ def parse_name(text: str, *, known: Iterable[str] = ()) -> ModelName:
 
 
 def unknown_name(text: str, known: Iterable[str]) -> ModelNotFoundError:
-    """Make the error for a name that means nothing, with the nearest one that does."""
+    """Make the error for a name that means nothing, with the nearest one that does, or all where several are."""
     spellings = {
         each.lower(): name for name, repo in PUBLISHED.items() for each in (name, repo, repo.partition("/")[2])
     }
     spellings |= {each: each for each in (*RANDOM, *known)}
-    near = get_close_matches(text.lower(), spellings, n=1, cutoff=0.6)
+    near = get_close_matches(text.lower(), spellings, n=len(spellings), cutoff=0.6)
+    likeness = {each: SequenceMatcher(None, each, text.lower()).ratio() for each in near}
+    nearest = {spellings[each] for each in near if likeness[each] == likeness[near[0]]}
     hint = (
-        say("Did you mean {name}?", name=spellings[near[0]])
-        if near
+        say("Did you mean {name}?", name=nearest.pop())
+        if len(nearest) == 1
         else say(
             "Use one of {names}, hf:OWNER/NAME, ms:OWNER/NAME, or a folder.", names=", ".join((*PUBLISHED, *RANDOM))
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Self, assert_never
 
-from qwenops.errors import ModelLoadError
+from qwenops.errors import ModelLoadError, UnsupportedModelError
 from qwenops.text import say
 
 KvPrecision = Literal["u8", "bf16", "f32"]
@@ -94,7 +94,8 @@ class ModelSpec:
         """Read the numbers of a `config.json`, and the end-of-text tokens of a `generation_config.json` if given.
 
         Raises:
-            ModelLoadError: It describes another architecture, or a variant that this project does not compute.
+            UnsupportedModelError: It describes another architecture, or a variant that this project does not compute.
+            ModelLoadError: A number is missing or makes no sense.
         """
         _refuse_other_architectures(config)
         generation = generation or {}
@@ -295,7 +296,7 @@ def group_size(row_length: int) -> int:
 def _refuse_other_architectures(config: Mapping[str, Any]) -> None:
     model_type = config.get("model_type")
     if model_type != "qwen3":
-        raise ModelLoadError(
+        raise UnsupportedModelError(
             say("The configuration is for the architecture {model_type!r}, not 'qwen3'.", model_type=model_type),
             hint=say("Use a checkpoint of Qwen3-0.6B or Qwen3-1.7B, or one that was fine-tuned from them."),
         )
@@ -307,7 +308,7 @@ def _refuse_other_architectures(config: Mapping[str, Any]) -> None:
     }
     for key, known in variants.items():
         if config.get(key) not in known:
-            raise ModelLoadError(
+            raise UnsupportedModelError(
                 say(
                     "The configuration has {key} = {value!r}, which this graph does not compute.",
                     key=key,
@@ -329,7 +330,7 @@ def _rope_theta(config: Mapping[str, Any]) -> float:
 
 def _known_rope(kind: object, theta: float) -> float:
     if kind != "default":
-        raise ModelLoadError(
+        raise UnsupportedModelError(
             say("The configuration scales positions by {kind!r}; only the default rotation is computed.", kind=kind),
             hint=say("Remove `rope_scaling` from config.json; the context is then the model's own."),
         )

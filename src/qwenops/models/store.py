@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from qwenops.atomic import sync_folder
-from qwenops.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError
+from qwenops.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError, UnsupportedModelError
 from qwenops.models.artefact import MANIFEST, MODEL_XML, Artefact, open_artefact, verify_artefact
 from qwenops.models.checkpoint import file_sha256
 from qwenops.models.download import Web, is_public, open_web
@@ -31,6 +31,7 @@ from qwenops.models.hub import (
     RemoteFile,
     check_architecture,
     needed_files,
+    no_hub_reached,
 )
 from qwenops.models.locks import held, held_async
 from qwenops.models.manifest import Manifest, StoredFile, read_manifest, save_manifest, whole_manifest
@@ -100,6 +101,10 @@ class Store:
         except ModelLoadError:
             return ()
 
+    def name_of(self, text: str) -> ModelName:
+        """Understand what a person typed, as `parse_name` does; what is in the store may have been meant too."""
+        return parse_name(text, known=self._names())
+
     # -- fetching and making ------------------------------------------------------------------------------------
 
     async def ensure(self, name: str, hub: HubOptions, report: Report) -> StoredModel:
@@ -123,7 +128,7 @@ class Store:
             InsufficientDiskError: There is not enough room.
             ModelLoadError: It is no model that can be used.
         """
-        wanted = parse_name(name, known=self._names())
+        wanted = self.name_of(name)
         if wanted.source == "folder":
             return await asyncio.to_thread(self.resolve, name)
 
@@ -145,14 +150,21 @@ class Store:
         }
         order = {"auto": ("hf", "ms"), "huggingface": ("hf",), "modelscope": ("ms",)}[options.source]
         names = (wanted.source,) if wanted.source in hubs else order
+        silent: list[Web] = []
         for number, hub_name in enumerate(names):
             hub = hubs[hub_name]
             patience = options if number + 1 == len(names) else _impatient(options)
             try:
                 async with open_web(hub.url, hub.headers, patience, environ=self.environ, public=self.public) as web:
                     web.tell = lambda what: report(Progress(what=what))
-                    await self._pull_from(wanted, hub, web, options.parallel, report)
+                    try:
+                        await self._pull_from(wanted, hub, web, options.parallel, report)
+                    finally:
+                        silent += [web] if web.unreachable else []
             except (DownloadError, ModelNotFoundError) as error:
+                if len(silent) == len(names):
+                    reason = silent[-1].unreachable or error.message
+                    raise no_hub_reached(wanted.text, [each.host for each in silent], reason) from error
                 if number + 1 == len(names):
                     raise
                 report(
@@ -342,7 +354,7 @@ class Store:
             ModelNotFoundError: It is not in the store; the hint says how to get it, or the nearest name.
             ModelLoadError: Files of it are missing or cut off.
         """
-        wanted = parse_name(name, known=self._names())
+        wanted = self.name_of(name)
         if wanted.folder is not None:
             return self._resolve_folder(wanted, wanted.folder)
         manifest = read_manifest(self.places.manifest(wanted.key))
@@ -446,6 +458,17 @@ class Store:
                     save_manifest(self.places.manifest(parse_name(stored.name).key), stored.manifest)
             return convert_in_child(stored.checkpoint, target, scheme, report, timeout_s)
 
+    def find(self, name: str) -> ModelName:
+        """Return the name of a model of which something is in the store, be it a download that broke off.
+
+        Raises:
+            ModelNotFoundError: Nothing is.
+        """
+        wanted = self.name_of(name)
+        if not self.places.manifest(wanted.key).exists() and not self.places.incoming(wanted.key).exists():
+            raise self._not_there(wanted.text)
+        return wanted
+
     def remove(self, name: str) -> int:
         """Remove a model and what was made of it; returns the bytes that became free. Shared contents stay.
 
@@ -454,14 +477,11 @@ class Store:
         Raises:
             ModelNotFoundError: It is not in the store.
         """
-        wanted = parse_name(name, known=self._names())
-        with held(self.places.lock(wanted.key), lambda: None, timeout_s=60.0):
-            path = self.places.manifest(wanted.key)
-            if not path.exists() and not (self.places.incoming(wanted.key)).exists():
-                raise self._not_there(wanted.text)
+        with held(self.places.lock(self.name_of(name).key), lambda: None, timeout_s=60.0):
+            wanted = self.find(name)
             before = self.places.used_bytes()
             with self.places.whole_store():
-                path.unlink(missing_ok=True)
+                self.places.manifest(wanted.key).unlink(missing_ok=True)
                 shutil.rmtree(self.places.checkpoint(wanted.key), ignore_errors=True)
                 shutil.rmtree(self.places.incoming(wanted.key), ignore_errors=True)
                 self.places.clean(self.wall_clock())
@@ -485,7 +505,7 @@ class Store:
                 name=wanted.text, checkpoint=folder, revision="", sha256=artefact.sha256, manifest=manifest
             )
         if not (folder / "config.json").is_file():
-            raise ModelLoadError(
+            raise UnsupportedModelError(
                 say("{folder} holds no model: it has no config.json.", folder=folder),
                 hint=say("Give the folder that holds config.json and the weights."),
             )

@@ -1,6 +1,7 @@
 """The commands that look at files of this machine: models, keys, configuration, doctor."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 
 from qwenops.config import all_options
+from qwenops.models.names import parse_name
+from qwenops.serve.runfile import run_folder, this_process, write_run_file
 from tests.cli.conftest import Run
 
 
@@ -39,6 +42,33 @@ def test_a_model_of_no_known_name_is_refused_with_the_nearest(qwenops: Run) -> N
     ran = qwenops("pull", "qwen3:0.6")
     assert ran.code == 4
     assert "qwen3:0.6b" in ran.err
+
+
+def test_a_model_that_is_not_there_is_said_to_before_anything_else(qwenops: Run) -> None:
+    ran = qwenops("rm", "qwen3:0.6b")
+    assert ran.code == 4
+    assert ran.err.startswith("Error: qwen3:0.6b is not in the store.")
+
+
+@pytest.mark.parametrize("spelling", ["qwen3:0.6b", "Qwen/Qwen3-0.6B"])
+def test_a_model_that_is_served_is_removed_by_force_only(qwenops: Run, home: Path, spelling: str) -> None:
+    folder = home / "models" / "incoming" / parse_name("qwen3:0.6b").key
+    folder.mkdir(parents=True)
+    server = this_process(url="http://127.0.0.1:8123", model=spelling, engine="fake", name="mine")
+    write_run_file(run_folder({"QWENOPS_HOME": str(home)}), server)
+    refused = qwenops("rm", "qwen3:0.6b", "--yes")
+    assert refused.code == 2
+    assert "8123" in refused.err
+    assert str(os.getpid()) in refused.err
+    assert folder.is_dir()
+    assert qwenops("rm", "qwen3:0.6b", "--yes", "--force").code == 0
+    assert not folder.exists()
+
+
+def test_the_first_key_says_what_it_changes_and_the_second_does_not(qwenops: Run) -> None:
+    sentence = "from now on every request needs one"
+    assert sentence in qwenops("keys", "create", "one").err
+    assert sentence not in qwenops("keys", "create", "two").err
 
 
 def test_keys_are_created_listed_and_revoked_and_their_secret_is_shown_once(qwenops: Run, home: Path) -> None:

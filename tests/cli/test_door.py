@@ -12,7 +12,7 @@ import click
 import pytest
 
 from qwenops.cli import root as root_module
-from qwenops.cli.door import asked_language
+from qwenops.cli.door import asked_language, language_first
 from qwenops.errors import EngineUnavailableError, ModelNotFoundError, QwenOpsError
 from qwenops.text import say
 from tests.cli.conftest import Run
@@ -94,9 +94,9 @@ def test_an_unknown_command_or_option_offers_the_nearest(qwenops: Run, argv: lis
 
 
 def test_a_flag_of_the_whole_program_in_the_wrong_place_is_told_its_place(qwenops: Run) -> None:
-    ran = qwenops("ps", "--lang", "zh")
+    ran = qwenops("ps", "--quiet")
     assert ran.code == 2
-    assert "qwenops --lang … ps" in ran.err
+    assert "qwenops --quiet … ps" in ran.err
 
 
 def test_a_wrong_value_is_refused_with_the_flag_and_what_was_possible(qwenops: Run) -> None:
@@ -123,6 +123,26 @@ def test_without_arguments_it_prints_its_help(qwenops: Run) -> None:
 )
 def test_the_language_is_read_before_anything_is_parsed(argv: list[str], language: str) -> None:
     assert asked_language(argv) == language
+
+
+@pytest.mark.parametrize("language", [["--lang", "zh"], ["--lang=zh"]])
+def test_the_language_may_be_typed_behind_the_command(qwenops: Run, language: list[str]) -> None:
+    ran = qwenops("ps", *language)
+    assert ran.code == 0
+    assert "没有正在运行的服务" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "ordered"),
+    [
+        (["keys", "list", "--lang", "zh", "--json"], ["--lang", "zh", "keys", "list", "--json"]),
+        (["--quiet", "--lang=zh", "ps"], ["--lang=zh", "--quiet", "ps"]),
+        (["run", "m", "--", "--lang", "zh"], ["run", "m", "--", "--lang", "zh"]),
+        (["ps", "--lang"], ["ps", "--lang"]),
+    ],
+)
+def test_only_a_whole_language_flag_of_ours_is_moved(argv: list[str], ordered: list[str]) -> None:
+    assert language_first(argv) == ordered
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure() -> None:

@@ -1,15 +1,17 @@
 """What `serve` opens and reads again: a fallback must have the same tokens, and changed options are all named."""
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
-from qwenops.cli.serve import Opening, changed_elsewhere
+from qwenops.cli.serve import Opening, changed_elsewhere, greet, known_model
 from qwenops.cli.terminal import Terminal
 from qwenops.config import Settings, load
-from qwenops.errors import ConfigError
+from qwenops.errors import ConfigError, ModelNotFoundError
 
 
 def nothing(_fraction: float, _doing: str, _detail: str = "", /) -> None:
@@ -61,3 +63,21 @@ def test_options_outside_the_servers_section_that_changed_are_named_without_thei
     overridden = changed_elsewhere(before, after, but=("model.name",))
     assert "model.name" not in {each.key for each in overridden}
     assert changed_elsewhere(before, before) == ()
+
+
+def test_a_name_that_means_nothing_is_refused_unless_a_fallback_can_serve(tmp_path: Path) -> None:
+    terminal = Terminal(environ={"QWENOPS_HOME": str(tmp_path)})
+    alone = settings_of(tmp_path, "")
+    assert known_model("Qwen/Qwen3-0.6B", terminal, alone) == "qwen3:0.6b"
+    with pytest.raises(ModelNotFoundError, match=r"qwen3:0\.7b"):
+        known_model("qwen3:0.7b", terminal, alone)
+    fallback = settings_of(tmp_path, "[model]\nfallback = 'random:tiny'\n")
+    assert known_model("qwen3:0.7b", terminal, fallback) == "qwen3:0.7b"
+
+
+def test_the_request_that_is_shown_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    greet(Terminal(environ={}, language="zh"), "http://127.0.0.1:8000")
+    (command,) = re.findall(r"curl .*\n.*", capsys.readouterr().err)
+    words = shlex.split(command)
+    assert words[1] == "http://127.0.0.1:8000/v1/chat/completions"
+    assert json.loads(words[words.index("-d") + 1])["messages"][0]["content"] == "你是谁？"

@@ -1,5 +1,6 @@
 """serve, ps, stop, run and demo: real servers in processes of their own, with the fake engine where speed allows."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,7 +12,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "QWENOPS_HOME": str(home), "LANG": "C.UTF-8", "HOME": str(home), **more}
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(home: Path, *argv: str, **environ: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Start a server as a user would and yield it with its address once its run file is there."""
     command = [*PROGRAM, "serve", *argv, "--port", "0", "--log-destination", "off"]
@@ -151,6 +151,36 @@ def test_what_cannot_be_served_ends_with_its_exit_code_and_a_reason(
     assert ended.returncode == code, ended.stderr
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert "listening" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_terminal_is_told_once_that_the_server_is_ready_how_to_ask_it_and_how_to_stop(stocked_home: Path) -> None:
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "serve", *FAKE, "--port", "0", "--log-destination", "off"],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env=environment(stocked_home, TERM="dumb"),
+        close_fds=True,
+    )
+    os.close(child)
+    said = ""
+    try:
+        while "Ctrl-C" not in said:
+            said += os.read(parent, 4096).decode("utf-8", "replace")
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+            while piece := os.read(parent, 4096):
+                said += piece.decode("utf-8", "replace")
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(parent)
+    assert said.count("Ready at http://127.0.0.1:") == 1
+    assert said.count("curl http://127.0.0.1:") == 1
 
 
 @pytest.mark.slow
@@ -186,6 +216,12 @@ def test_a_server_is_chosen_by_name_or_port_and_without_either_when_it_is_alone(
         chosen([one, two], "three", everything=False)
     with pytest.raises(QwenOpsError, match="No server runs"):
         chosen([], None, everything=False)
+
+
+def test_with_no_server_there_is_nothing_to_list(qwenops: Run) -> None:
+    assert qwenops("stop").err == "Error: No server runs.\n"
+    assert qwenops("stop", "7777").err == "Error: There is no server called '7777'; none runs.\n"
+    assert "-。" not in qwenops("--lang", "zh", "stop", "7777").err
 
 
 def test_a_server_that_ended_a_moment_ago_is_stopped_already(qwenops: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,19 @@
 """The terminal: columns that line up in Chinese too, JSON with a schema, quiet, and bars on terminals only."""
 
+import dataclasses
 import json
 import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from qwenops.cli.demo import Stage
 from qwenops.cli.help import wrapped
 from qwenops.cli.terminal import Terminal, aligned, cell_width, printable
+from qwenops.errors import QwenOpsError
 from qwenops.text import say
 
 
@@ -99,3 +103,18 @@ def test_a_terminal_gets_a_bar_and_a_table_with_colour_unless_no_color_is_set() 
         assert "qwen3:0.6b" in said
     assert "\x1b[3" in colourful
     assert "\x1b[3" not in plain
+
+
+def test_commands_are_shown_as_they_can_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    called = Terminal(environ={"PATH": str(tmp_path)}, argv0=".venv/bin/qwenops")
+    assert called.program == ".venv/bin/qwenops"
+    assert dataclasses.replace(called, argv0="/my files/qwenops").program == "'/my files/qwenops'"
+    assert dataclasses.replace(called, argv0="/usr/lib/qwenops/__main__.py").program == "qwenops"
+    called.fail(QwenOpsError("Gone.", hint=say("Run `qwenops list`.")), as_json=False)
+    assert "Run `.venv/bin/qwenops list`." in capsys.readouterr().err
+    Stage(terminal=called).show_next("random:tiny")
+    assert "  .venv/bin/qwenops rm random:tiny  " in capsys.readouterr().err
+    (tmp_path / "qwenops").touch(mode=0o755)
+    assert called.program == "qwenops"
+    called.tell(say("Run `qwenops list`."))
+    assert capsys.readouterr().err == "Run `qwenops list`.\n"

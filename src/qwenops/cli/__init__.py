@@ -7,4 +7,4 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     from qwenops.cli.door import run
 
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:], argv0=sys.argv[0]))

@@ -3,7 +3,7 @@
 import click
 
 from qwenops.cli.help import Operand, Verb
-from qwenops.cli.terminal import Terminal
+from qwenops.cli.terminal import NAME, Terminal
 from qwenops.errors import ConfigError
 from qwenops.text import say
 
@@ -23,7 +23,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     """Print the script."""
     from click.shell_completion import get_completion_class
 
-    from qwenops.cli.door import COMPLETE, NAME
+    from qwenops.cli.door import COMPLETE
 
     kind = get_completion_class(shell)
     if kind is None:  # pragma: no cover -- click knows the three shells above

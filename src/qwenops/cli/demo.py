@@ -180,15 +180,15 @@ class Stage:
 
     def show_next(self, model: str) -> None:
         """Say where to go next."""
-        tell = self.terminal.tell
+        tell, program = self.terminal.tell, self.terminal.program
         tell()
         tell(say("Nothing is left running; the model stays in the store. Next:"))
         tell()
         steps = [
-            ("qwenops serve qwen3:0.6b", say("the published model, at http://127.0.0.1:8000")),
-            ('qwenops run qwen3:0.6b "…"', say("one answer on this terminal")),
-            ("qwenops doctor", say("what this machine can do, and what to mend")),
-            (f"qwenops rm {model}", say("give the disk space back")),
+            (f"{program} serve qwen3:0.6b", say("the published model, at http://127.0.0.1:8000")),
+            (f'{program} run qwen3:0.6b "…"', say("one answer on this terminal")),
+            (f"{program} doctor", say("what this machine can do, and what to mend")),
+            (f"{program} rm {model}", say("give the disk space back")),
         ]
         for line in aligned([(f"  {command}", self.terminal.said(what)) for command, what in steps]):
             tell(line)

@@ -13,21 +13,21 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from qwenops.cli.root import root
-from qwenops.cli.terminal import Terminal
+from qwenops.cli.terminal import NAME, Terminal
 from qwenops.errors import ConfigError, QwenOpsError
 from qwenops.text import CATALOGUES, DOMAIN, Language, choose_language, say
 
 INTERRUPTED = 130
-NAME = "qwenops"
 COMPLETE = "_QWENOPS_COMPLETE"
 """Set by the script of `qwenops completion` when a shell asks what could follow."""
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
-    """Run one command line and return its exit code; nothing is raised."""
+def run(argv: Sequence[str], environ: Mapping[str, str] | None = None, *, argv0: str = NAME) -> int:
+    """Run one command line and return its exit code; nothing is raised. `argv0` is how the program was called."""
     environ = os.environ if environ is None else environ
+    argv = language_first(argv)
     own = list(argv[: argv.index("--")] if "--" in argv else argv)
-    terminal = Terminal(environ=environ, language=choose_language(asked_language(own), environ))
+    terminal = Terminal(environ=environ, language=choose_language(asked_language(own), environ), argv0=argv0)
     with spoken(terminal.language):
         try:
             return _run(list(argv), terminal, as_json="--json" in own, verbose="-vv" in own)
@@ -102,6 +102,16 @@ def asked_language(argv: Sequence[str]) -> str:
         if here.startswith("--lang="):
             return here.partition("=")[2]
     return ""
+
+
+def language_first(argv: Sequence[str]) -> list[str]:
+    """Return the command line with `--lang` before the command, wherever it was typed."""
+    own = argv[: argv.index("--")] if "--" in argv else argv
+    for number, word in enumerate(own):
+        end = number + 2 if word == "--lang" else number + 1 if word.startswith("--lang=") else 0
+        if 0 < end <= len(own):
+            return [*argv[number:end], *argv[:number], *argv[end:]]
+    return list(argv)
 
 
 @contextmanager

@@ -84,6 +84,7 @@ def create(
     path = key_database(terminal, settings(ctx))
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_database(path) as database:
+        is_first = not database.list_keys()
         made = database.create_key(
             name,
             scopes=[Scope(scope) for scope in scopes],
@@ -96,6 +97,8 @@ def create(
     terminal.tell(say("The secret of {name}; it is not shown again:", name=name))
     terminal.show(made.secret)
     terminal.tell(say("Send it as `Authorization: Bearer …`."))
+    if is_first:
+        terminal.tell(say("This is the first key: from now on every request needs one, on loopback too."))
 
 
 @keys.command(

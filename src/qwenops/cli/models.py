@@ -1,6 +1,7 @@
 """`qwenops pull`, `list`, `show` and `rm`: the models on this machine."""
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 from qwenops.cli.flags import json_flag, option_flags, settings
 from qwenops.cli.help import Flag, Operand, Verb
 from qwenops.cli.terminal import Report, Terminal
-from qwenops.errors import ConfigError
+from qwenops.errors import ConfigError, ModelNotFoundError
 from qwenops.options import show_bytes
 from qwenops.text import say
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from qwenops.models.progress import Progress
     from qwenops.models.spec import ModelSpec
     from qwenops.models.store import Store, StoredModel, Variant
+    from qwenops.serve.runfile import RunFile
 
 NAME = say("A name such as qwen3:0.6b, hf:OWNER/NAME, ms:OWNER/NAME, random:0.6b, or a folder.")
 
@@ -221,23 +223,51 @@ def _show_needs(terminal: Terminal, spec: "ModelSpec", variants: "dict[str, Vari
 )
 @click.argument("model", cls=Operand, help=NAME)
 @click.option("-y", "--yes", cls=Flag, is_flag=True, help=say("Do not ask."))
+@click.option("--force", cls=Flag, is_flag=True, help=say("Remove it even while a server serves it."))
 @json_flag
 @click.pass_obj
-def remove(terminal: Terminal, model: str, *, yes: bool, as_json: bool) -> None:
+def remove(terminal: Terminal, model: str, *, yes: bool, force: bool, as_json: bool) -> None:
     """Remove it."""
     import sys
 
+    from qwenops.serve.runfile import run_folder, running
+
+    store = open_store(terminal)
+    wanted = store.find(model).text
+    if not force:
+        refuse_served(wanted, running(run_folder(terminal.environ)))
     if not yes and not sys.stdin.isatty():
         raise ConfigError(
             say("Nobody can be asked whether {name} should go.", name=model), hint=say("Say so with --yes.")
         )
     if not yes and not click.confirm(terminal.said(say("Remove {name}?", name=model)), err=True):
         raise click.Abort
-    freed_bytes = open_store(terminal).remove(model)
+    freed_bytes = store.remove(model)
     if as_json:
         terminal.show_json("qwenops.removed/1", {"name": model, "freed_bytes": freed_bytes})
     else:
         terminal.tell(say("{name} is gone; {size} are free again.", name=model, size=show_bytes(freed_bytes)))
+
+
+def refuse_served(name: str, servers: "Iterable[RunFile]") -> None:
+    """Refuse to touch a model that a server of this user has open.
+
+    Raises:
+        ConfigError: One has.
+    """
+    from qwenops.models.names import parse_name
+
+    for run in servers:
+        try:
+            served = parse_name(run.model).text
+        except ModelNotFoundError:
+            served = run.model
+        if served == name:
+            port = run.url.rpartition(":")[2]
+            raise ConfigError(
+                say("{name} is served on port {port} (pid {pid}).", name=name, port=port, pid=run.pid),
+                hint=say("Run `qwenops stop {port}` first, or remove it all the same with --force.", port=port),
+            )
 
 
 def _when(stored: "StoredModel") -> datetime:

@@ -2,9 +2,12 @@
 
 import asyncio
 import dataclasses
+import json
+import shlex
 import sys
 import time
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +16,11 @@ import click
 from qwenops.cli.flags import option_flags, settings, typed_flags
 from qwenops.cli.help import Flag, Operand, Verb
 from qwenops.cli.keys import key_database
-from qwenops.cli.models import NAME
+from qwenops.cli.models import NAME, open_store
 from qwenops.cli.opening import engine_options, open_tokenizer, prepare_model, served_name, wanted_model
 from qwenops.cli.terminal import Report, Terminal
 from qwenops.config import Settings, all_options, load, value_of
-from qwenops.errors import ConfigError
+from qwenops.errors import ConfigError, ModelNotFoundError
 from qwenops.text import say, translator
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ def serve(ctx: click.Context, /, model: str | None, name: str) -> None:
     made = settings(ctx)
     typed = typed_flags(ctx)
     wanted = wanted_model(model, made)
+    known = known_model(wanted, terminal, made)
 
     def read_options() -> "Wanted":
         again = load(environ=terminal.environ, flags=typed, file=terminal.config_file)
@@ -68,7 +72,7 @@ def serve(ctx: click.Context, /, model: str | None, name: str) -> None:
         return Wanted(serve=with_key_database(again.serve, terminal, again), elsewhere=elsewhere)
 
     surroundings = Surroundings(
-        model=wanted,
+        model=known,
         engine=made.model.engine,
         name=name,
         run_folder=run_folder(terminal.environ),
@@ -78,10 +82,46 @@ def serve(ctx: click.Context, /, model: str | None, name: str) -> None:
     )
     bar = made.serve.log.format == "text" and sys.stderr.isatty()
     shown = terminal if bar else dataclasses.replace(terminal, verbosity=-1)
-    with shown.progress() as report:
-        opening = Opening(wanted=wanted, made=made, terminal=terminal, report=report)
-        surroundings = dataclasses.replace(surroundings, on_ready=opening.finished)
+    with ExitStack() as bars:
+        opening = Opening(wanted=wanted, made=made, terminal=terminal, report=bars.enter_context(shown.progress()))
+
+        def ready(url: str) -> None:
+            bars.close()
+            if bar:
+                greet(terminal, url)
+
+        surroundings = dataclasses.replace(surroundings, on_ready=ready)
         run(opening.open, with_key_database(made.serve, terminal, made), surroundings)
+
+
+def known_model(wanted: str, terminal: Terminal, made: Settings) -> str:
+    """Return the one spelling of a model; a name that means nothing is refused before anything listens.
+
+    Raises:
+        ModelNotFoundError: It means nothing, and there is no fallback that could serve.
+    """
+    try:
+        return open_store(terminal).name_of(wanted).text
+    except ModelNotFoundError:
+        if made.model.fallback:
+            return wanted
+        raise
+
+
+def greet(terminal: Terminal, url: str) -> None:
+    """Say that requests are taken, how to make one, and how to stop."""
+    question = json.dumps(
+        {"messages": [{"role": "user", "content": terminal.said(say("Who are you?"))}]}, ensure_ascii=False
+    )
+    terminal.tell()
+    terminal.tell(say("Ready at {url}", url=url))
+    terminal.tell()
+    terminal.tell(
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d {shlex.quote(question)}"
+    )
+    terminal.tell()
+    terminal.tell(say("Where there are API keys, add -H 'Authorization: Bearer …'. Ctrl-C stops the server."))
+    terminal.tell()
 
 
 def with_key_database(options: "ServeOptions", terminal: Terminal, made: Settings) -> "ServeOptions":
@@ -221,7 +261,3 @@ class Opening:
                 self._tell(phase, fraction, doing)
 
         return heard
-
-    def finished(self, url: str) -> None:
-        """Clear the bar."""
-        self.report(1.0, say("Ready at {url}", url=url))

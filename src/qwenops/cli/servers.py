@@ -113,17 +113,23 @@ def chosen(servers: list[RunFile], name: str | None, *, everything: bool) -> lis
     """
     if everything:
         return servers
-    known = ", ".join(run.name for run in servers) or "-"
+    if not servers:
+        raise QwenOpsError(
+            say("There is no server called {name!r}; none runs.", name=name) if name else say("No server runs.")
+        )
+    known = ", ".join(run.name for run in servers)
     if name is None and len(servers) == 1:
         return servers
-    if name is None and servers:
+    if name is None:
         raise ConfigError(
             say("Several servers run: {known}.", known=known), hint=say("Name one, or stop all of them with --all.")
         )
     meant = [run for run in servers if name in {run.name, str(run.pid), run.url.rpartition(":")[2]}]
     if not meant:
-        sentence = say("There is no server called {name!r}; running: {known}.", name=name, known=known)
-        raise QwenOpsError(sentence if name else say("No server runs."), hint=say("`qwenops ps` lists them."))
+        raise QwenOpsError(
+            say("There is no server called {name!r}; running: {known}.", name=name, known=known),
+            hint=say("`qwenops ps` lists them."),
+        )
     return meant
 
 

@@ -25,6 +25,7 @@ class Report(Protocol):
         ...
 
 
+NAME = "qwenops"
 QUIET_PIPE_S = 10.0
 """Without a terminal, the same step reports again after this time."""
 
@@ -38,6 +39,18 @@ class Terminal:
     config_file: Path | None = None
     verbosity: int = 0
     """-1 is quiet: only errors and the data that was asked for."""
+    argv0: str = NAME
+    """How this program was called."""
+
+    @property
+    def program(self) -> str:
+        """What to type for this program: its name where the shell finds it, else the path that it was called by."""
+        import shlex
+        import shutil
+
+        if Path(self.argv0).name != NAME or shutil.which(NAME, path=self.environ.get("PATH", "")):
+            return NAME
+        return shlex.quote(self.argv0)
 
     @property
     def translate(self) -> Callable[[str], str]:
@@ -55,7 +68,11 @@ class Terminal:
     def tell(self, text: str = "") -> None:
         """Print a remark on standard error, unless quiet."""
         if self.verbosity >= 0:
-            print(translate_text(text, self.translate), file=sys.stderr, flush=True)
+            print(self._with_path(translate_text(text, self.translate)), file=sys.stderr, flush=True)
+
+    def _with_path(self, text: str) -> str:
+        """Return a sentence whose commands can be typed as they stand."""
+        return text.replace(f"`{NAME} ", f"`{self.program} ") if f"`{NAME} " in text else text
 
     def show_json(self, schema: str, data: Mapping[str, Any]) -> None:
         """Print one JSON document; `schema` is its name and version, such as `qwenops.models/1`."""
@@ -145,7 +162,7 @@ class Terminal:
 
     def fail(self, error: QwenOpsError, *, as_json: bool) -> None:
         """Print an error on standard error: what happened, then what to do; as JSON on standard output when asked."""
-        message, hint = self.said(error.message), self.said(error.hint)
+        message, hint = self.said(error.message), self._with_path(self.said(error.hint))
         print(self.said(say("Error: {message}", message=message)), file=sys.stderr)
         if hint:
             print(f"  {hint}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwenops.text import choose_language, say, translator
+from qwenops.text import choose_language, clause, say, translator
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,17 @@ def test_a_text_is_its_english_sentence_and_can_be_said_again_in_another_languag
     words = {"No {name} in {place}.": "{place}里没有 {name}。", "the store": "模型库"}
     assert text == "No x in the store."
     assert text.translated(words.__getitem__) == "模型库里没有 x。"
+
+
+def test_a_sentence_within_another_loses_its_stop_in_every_language() -> None:
+    inner = say("{name} is gone.", name="It")
+    text = say("Not now: {why}.", why=clause(inner))
+    assert text == "Not now: It is gone."
+    words = {"Not now: {why}.": "现在不行：{why}。", "{name} is gone.": "{name} 没了。"}
+    assert text.translated(words.__getitem__) == "现在不行：It 没了。"
+    assert inner == "It is gone."
+    assert say("Not now: {why}.", why=clause("it hangs")) == "Not now: it hangs."
+    assert clause("It hangs.") == "It hangs"
 
 
 def test_an_unknown_sentence_stays_english() -> None:

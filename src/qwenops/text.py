@@ -14,6 +14,7 @@ Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 DOMAIN = "qwenops"
 CATALOGUES = Path(__file__).parent / "locale"
+_STOPS = ".。 "
 
 
 Report = Callable[[float, str], None]
@@ -32,6 +33,26 @@ class Text(str):
         said = {name: translate_text(value, translate) for name, value in self.arguments.items()}
         template = translate(self.template)
         return template.format(**said) if said else template
+
+
+class Clause(Text):
+    """A sentence within another one, in every language without the stop at its end."""
+
+    __slots__ = ()
+
+    def translated(self, translate: Callable[[str], str]) -> str:
+        """Say it in another language."""
+        return super().translated(translate).rstrip(_STOPS)
+
+
+def clause(sentence: str) -> str:
+    """Return a sentence, or what may be one, as it stands before the stop of a sentence around it."""
+    if not isinstance(sentence, Text):
+        return sentence.rstrip(_STOPS)
+    said = Clause(sentence.rstrip(_STOPS))
+    said.template = sentence.template
+    said.arguments = sentence.arguments
+    return said
 
 
 def say(template: str, **arguments: Any) -> Text:

@@ -23,7 +23,7 @@ from qwenops.generation import (
     SamplingParams,
     Tokens,
 )
-from qwenops.models.spec import Scheme
+from qwenops.models.spec import TINY, Scheme
 
 EOS = 151_645
 PROMPT = Tokens(ids=(9707, 11, 1879, 0, 106287, 99489, 264, 1273))
@@ -101,6 +101,7 @@ async def test_it_says_what_it_is(engine: Scoring) -> None:
     assert info.model == "tiny"
     assert info.accepts in {"tokens", "messages", "both"}
     assert info.context_tokens == 512
+    assert info.model_context_tokens == (0 if info.engine == "fake" else TINY.max_context_tokens)
     assert info.max_running == 4
     assert info.threads >= 1
     assert info.health.state is EngineState.READY

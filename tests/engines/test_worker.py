@@ -1,6 +1,8 @@
 import asyncio
 import contextlib
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -267,6 +269,36 @@ async def test_a_dead_engine_fails_all_its_requests_typed_and_comes_back_by_itse
     assert engine.info.health.restarts == 1
     assert await read(engine, request()) == "1 2 3 4 5 "
     assert engine.pid != pid
+
+
+async def test_the_log_names_what_failed_with_an_engine_and_says_when_it_is_back(
+    opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = opened(model_name="slow")
+    await engine.ready()
+    caplog.set_level(logging.INFO, logger="qwenops.engines.worker")
+    wanted = [request("call-17", max_tokens=1000), request("b:2", deed=Deed.KILL_ITSELF, max_tokens=1000)]
+    await asyncio.gather(*(read(engine, each) for each in wanted), return_exceptions=True)
+    await engine.ready()
+    records = [record for record in caplog.records if record.name == "qwenops.engines.worker"]
+    said = [record.getMessage() for record in records]
+    assert said[:2] == [
+        "The engine's process is gone: The engine's process was ended by SIGKILL.",
+        "requests that failed with it: call-17, b:2",
+    ]
+    assert re.fullmatch(r"engine ready again after \d+\.\d s", said[2])
+    assert [record.levelno for record in records] == [logging.ERROR, logging.ERROR, logging.INFO]
+
+
+async def test_a_request_during_a_restart_is_told_how_long_the_last_load_took(opened: Opener) -> None:
+    engine = opened(policy=replace(QUICK, first_delay_s=5.0))
+    await engine.ready()
+    engine._info = replace(engine._info, load_s=41.5)
+    with pytest.raises(EngineCrashedError):
+        await read(engine, request(deed=Deed.KILL_ITSELF))
+    with pytest.raises(EngineUnavailableError) as refused:
+        await read(engine, request())
+    assert refused.value.retry_after_s == 42.0
 
 
 async def test_the_last_words_of_a_segfault_say_where_it_was(opened: Opener) -> None:

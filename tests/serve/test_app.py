@@ -9,6 +9,8 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +22,10 @@ from qwenops.generation import GenerationRequest
 from qwenops.observe.options import LogOptions
 from qwenops.serve.answering import prefers_chinese
 from qwenops.serve.app import create_app
-from qwenops.serve.auth import KeyRing, auth_class_of
-from qwenops.serve.options import ServeOptions
+from qwenops.serve.auth import KeyRing, auth_class_of, open_keyring
+from qwenops.serve.options import KeyOptions, ServeOptions
 from qwenops.serve.replies import ErrorReply
-from qwenops.state.keys import ApiKey, KeyLimits, digest
+from qwenops.state.keys import ApiKey, KeyLimits, digest, new_secret
 from qwenops.text import translator
 from tests.serve.conftest import MODEL, Served, Start, make_served, scripted
 from tests.serve.test_faults import CHAT, HELLO, post
@@ -68,7 +70,9 @@ def test_the_id_of_a_request_comes_back_and_stands_in_its_record(server: Served)
 def test_two_requests_with_the_same_id_do_not_meet_in_the_engine(server: Served) -> None:
     for _ in range(2):
         post(server, CHAT, {**HELLO, "max_tokens": 1}, {"X-Request-Id": "same"})
-    assert len({request.id for request in server.engine.requests}) == 2
+    ids = {request.id for request in server.engine.requests}
+    assert len(ids) == 2
+    assert all(each.startswith("same-") for each in ids)  # by which the engine's log names it
 
 
 def test_the_context_of_a_trace_travels_to_the_engine(server: Served) -> None:
@@ -184,6 +188,35 @@ def test_a_key_opens_only_the_models_on_its_list_and_has_its_own_prefix_cache(st
     served = start(make_served(keys=ring(models=(MODEL,))))
     assert post(served, CHAT, {**HELLO, "max_tokens": 1}, bearer)[0] == 200
     assert served.engine.requests[0].namespace == "k1"
+
+
+def test_a_key_that_was_made_a_moment_ago_opens_at_once(start: Start, tmp_path: Path) -> None:
+    file, fresh = tmp_path / "keys", new_secret()
+    file.write_text(f"old {SECRET}\n")
+    served = start(make_served(keys=open_keyring(KeyOptions(file=file), environ={})))
+    bearer, body = {"Authorization": f"Bearer {fresh}"}, {**HELLO, "max_tokens": 1}
+    assert post(served, CHAT, body, bearer)[0] == 401
+    file.write_text(f"old {SECRET}\nnew {fresh}\n")
+    assert post(served, CHAT, body, bearer)[0] == 200
+
+
+def page(served: Served, headers: dict[str, str]) -> tuple[int, str, str]:
+    with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=5)) as connection:
+        connection.request("GET", "/", headers=headers)
+        response = connection.getresponse()
+        return response.status, response.headers["content-type"], response.read().decode()
+
+
+def test_a_browser_finds_a_page_that_says_what_is_where_in_its_language(start: Start) -> None:
+    served = start(make_served(keys=ring(), translate=lambda _, template: translator("zh")(template)))
+    status, kind, english = page(served, {})
+    assert (status, kind) == (200, "text/plain; charset=utf-8")
+    assert english.startswith(f"qwenops {version('qwenops')}\n")
+    for path in ("/v1", "/openapi.json", "/readyz", "/docs"):
+        assert path in english
+    _, _, chinese = page(served, {"Accept-Language": "zh-CN,zh;q=0.9"})
+    assert chinese != english
+    assert len(re.findall(r"^/.*[一-鿿]", chinese, re.MULTILINE)) == len(re.findall(r"^/", english, re.MULTILINE)) == 3
 
 
 def test_every_route_names_the_class_of_its_callers() -> None:

@@ -1,3 +1,5 @@
+import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -186,6 +188,50 @@ def test_a_key_revoked_in_the_database_is_gone_after_the_next_look(tmp_path: Pat
         opened.revoke_key("ops")
     ring.refresh()
     assert ring.recognise(created.secret) is None
+
+
+async def test_a_key_made_a_moment_ago_is_found_when_it_is_first_used(tmp_path: Path) -> None:
+    database, file = tmp_path / "keys.db", tmp_path / "keys"
+    file.write_text(f"old {new_secret()}\n")
+    ring = open_keyring(KeyOptions(database=database, file=file), environ={})
+    with open_database(database) as opened:
+        created = opened.create_key("ops")
+        assert await ring.look_again(bearer(created.secret))  # before the database is closed, which tidies it up
+    assert ring.authorise(AuthClass.INFERENCE, bearer(created.secret)).name == "ops"
+    in_file = new_secret()
+    file.write_text(f"other {in_file}\n")
+    assert await ring.look_again(bearer(in_file))
+    assert ring.authorise(AuthClass.INFERENCE, bearer(in_file)).name == "other"
+
+
+async def test_unknown_keys_make_the_server_look_a_few_times_a_second_and_read_what_changed(tmp_path: Path) -> None:
+    file, reads = tmp_path / "keys", list[float]()
+
+    def source() -> list[ApiKey]:
+        reads.append(time.monotonic())
+        return []
+
+    ring = KeyRing([source], files=[file])
+    ring.refresh()
+    began_s = time.monotonic()
+    assert not await ring.look_again(bearer(new_secret()))
+    assert not await ring.look_again({})
+    assert len(reads) == 1  # nothing has changed
+    for turn in range(3):
+        file.write_text("x" * (turn + 1))
+        found = await asyncio.gather(*(ring.look_again(bearer(new_secret())) for _ in range(50)))
+        assert all(found)
+        assert len(reads) == turn + 2
+    assert reads[3] - began_s >= 0.7
+
+
+async def test_a_source_that_breaks_while_a_key_is_looked_for_leaves_the_keys_as_they_were(tmp_path: Path) -> None:
+    secret, file = new_secret(), tmp_path / "keys"
+    file.write_text(secret)
+    ring = open_keyring(KeyOptions(file=file), environ={})
+    file.write_text("too short")
+    assert not await ring.look_again(bearer(new_secret()))
+    assert ring.recognise(secret) is not None
 
 
 def test_a_public_address_without_keys_is_refused_unless_it_is_meant() -> None:

@@ -47,6 +47,11 @@ def test_an_answer_gets_the_room_that_there_is(
         (64, {"kv_capacity_tokens": 64}, {}, "--kv-cache"),
         (100, {"kv_capacity_tokens": 100}, {}, "--kv-cache"),
         (51, {}, {"max_prompt_tokens": 50}, "--max-prompt-tokens"),
+        (51, {"model_context_tokens": 100}, {"max_prompt_tokens": 50}, "--max-prompt-tokens"),
+        (100, {"model_context_tokens": 40_960}, {}, "--context-tokens"),
+        (100, {"model_context_tokens": 100}, {}, "no option"),
+        (100, {"model_context_tokens": 100, "kv_capacity_tokens": 100}, {}, "no option"),
+        (64, {"model_context_tokens": 100, "kv_capacity_tokens": 64}, {}, "--kv-cache"),
     ],
 )
 def test_a_prompt_that_leaves_no_room_is_refused_with_the_limit_to_raise(

@@ -1,8 +1,15 @@
+import json
+from typing import Any
+
 import pytest
+from fastapi.routing import APIRoute
 
 from qwenops.engines.seam import EngineHealth, EngineState
 from qwenops.errors import EngineUnavailableError, ModelLoadError, OverloadedError
+from qwenops.serve.auth import ANYBODY
 from qwenops.serve.lifecycle import Lifecycle, Phase, State
+from qwenops.serve.probes import probe_router
+from qwenops.text import say
 
 
 class Clock:
@@ -47,6 +54,53 @@ def test_a_request_during_the_start_is_told_when_to_come_back() -> None:
     with pytest.raises(EngineUnavailableError) as caught:
         lifecycle.check_open()
     assert caught.value.retry_after_s == 10.0
+    lifecycle.report(Phase.RESOLVING, 0.3)
+    with pytest.raises(EngineUnavailableError) as caught:
+        lifecycle.check_open()
+    assert caught.value.retry_after_s == 24.0
+    lifecycle.report(Phase.RESOLVING, 0.001, "It takes long.")
+    with pytest.raises(EngineUnavailableError, match=r"It takes long\.$") as caught:
+        lifecycle.check_open()
+    assert caught.value.retry_after_s == 300.0
+
+
+@pytest.mark.parametrize(("load_s", "retry_s"), [(0.0, 5.0), (0.2, 1.0), (7.1, 8.0), (1000.0, 300.0)])
+def test_a_request_during_a_restart_is_told_how_long_the_last_load_took(load_s: float, retry_s: float) -> None:
+    lifecycle, measured = Lifecycle(), [load_s]
+    lifecycle.opened(lambda: EngineHealth(state=EngineState.RESTARTING), load_s=lambda: measured[0])
+    for known in (load_s, 0.0):  # an engine that is being opened anew has measured nothing yet
+        measured[0] = known
+        with pytest.raises(EngineUnavailableError) as caught:
+            lifecycle.check_open()
+        assert caught.value.retry_after_s == retry_s
+    measured[0] = 30.0
+    with pytest.raises(EngineUnavailableError) as caught:
+        lifecycle.check_open()
+    assert caught.value.retry_after_s == 30.0
+
+
+async def readyz(lifecycle: Lifecycle) -> tuple[int, dict[str, Any]]:
+    routes = probe_router(lifecycle).routes
+    (route,) = (each for each in routes if isinstance(each, APIRoute) and each.path == "/readyz")
+    answer = await route.endpoint(ANYBODY)
+    return answer.status_code, json.loads(answer.body)
+
+
+@pytest.mark.parametrize("state", [EngineState.RESTARTING, EngineState.FAILED])
+async def test_readiness_is_not_called_ready_while_the_engine_is_gone(state: EngineState) -> None:
+    health = EngineHealth(state=state, reason=say("The engine's process was ended by {signal}.", signal="SIGKILL"))
+    lifecycle = Lifecycle()
+    lifecycle.opened(lambda: health)
+    status, body = await readyz(lifecycle)
+    assert (status, body["status"], body["state"]) == (503, "unavailable", state.value)
+    assert body["reasons"] == [f"the engine is {state.value}: The engine's process was ended by SIGKILL."]
+    with pytest.raises(EngineUnavailableError, match=r"by SIGKILL\.$"):
+        lifecycle.check_open()
+    health = EngineHealth()
+    status, body = await readyz(lifecycle)
+    assert (status, body["status"], body["state"]) == (200, "ok", "ready")
+    lifecycle.drain()
+    assert (await readyz(lifecycle))[1]["state"] == "draining"
 
 
 def test_an_engine_that_restarts_costs_readiness_and_not_liveness() -> None:

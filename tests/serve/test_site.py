@@ -57,6 +57,7 @@ EXPECTED = {
     "/health": AuthClass.PROBE,
     "/metrics": AuthClass.METRICS,
     "/openapi.json": AuthClass.PUBLIC,
+    "/": AuthClass.PUBLIC,
     "/admin/drain": AuthClass.ADMIN,
     "/admin/reload": AuthClass.ADMIN,
 }

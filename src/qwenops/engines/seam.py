@@ -5,12 +5,20 @@ one definition. What an engine can do is data (`EngineInfo`), not methods. A new
 `engines.ENGINES`.
 """
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
 
 from qwenops.generation import Chunk, GenerationRequest, Tokens
+
+_LONGEST_RETRY_S = 300
+
+
+def retry_after_s(expected_s: float) -> float:
+    """Return when to ask an engine again that is expected after `expected_s`: whole seconds, 1 to 300."""
+    return float(math.ceil(min(max(expected_s, 1.0), _LONGEST_RETRY_S)))
 
 
 class EngineState(StrEnum):
@@ -58,6 +66,8 @@ class EngineInfo:
     accepts: Literal["tokens", "messages", "both"]
     context_tokens: int
     """Prompt and answer together."""
+    model_context_tokens: int = 0
+    """What the model was made for, which no option raises; 0 when unknown."""
     revision: str = ""
     sha256: str = ""
     quantization: str = ""

@@ -157,6 +157,7 @@ class ReferenceStepper:
         return {
             "accepts": "tokens",
             "context_tokens": self._context_tokens,
+            "model_context_tokens": self._spec.max_context_tokens,
             "quantization": "f32",
             "version": transformers.__version__,
             "max_running": self._options.max_running,

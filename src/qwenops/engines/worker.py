@@ -26,7 +26,7 @@ from typing import Any
 
 from qwenops.engines.options import EngineOptions
 from qwenops.engines.process import WorkerProcess, count_oom_kills
-from qwenops.engines.seam import EngineHealth, EngineInfo, EngineState
+from qwenops.engines.seam import EngineHealth, EngineInfo, EngineState, retry_after_s
 from qwenops.engines.steploop import Stepper, main, options_to_wire
 from qwenops.engines.wire import (
     Parts,
@@ -173,6 +173,8 @@ class WorkerEngine:
         self._loaded = asyncio.Event()
         self._last_error: QwenOpsError | None = None
         self._num_steps = 0
+        self._gone_s: float | None = None
+        """When the last engine that worked was gone; None while one works."""
         self._life: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -220,7 +222,7 @@ class WorkerEngine:
             )
         process = self._working()
         # An id of our own: a cancelled request's last pieces can never be taken for those of a new one.
-        key = f"{next(self._numbers)}:{request.id}"
+        key = f"{next(self._numbers)}:{request.id}"  # see `_id_of`
         process.send("generate", request_to_wire(replace(request, id=key)))
         answer = self._answers[key] = _Answer()
         try:
@@ -271,7 +273,7 @@ class WorkerEngine:
         return EngineUnavailableError(
             say("The engine is {state}: {reason}", state=self._health.state.value, reason=self._health.reason),
             hint=say("Try again in a moment.") if coming_back else say("Restart the server; its log says more."),
-            retry_after_s=self._policy.first_delay_s * 2 if coming_back else None,
+            retry_after_s=retry_after_s(self._info.load_s) if coming_back else None,
         )
 
     async def _live(self) -> None:
@@ -301,6 +303,8 @@ class WorkerEngine:
     def _mourn(self, error: QwenOpsError, *, final: bool) -> None:
         """Fail what was in flight, and say what comes next."""
         log.error("The engine's process is gone: %s", error)
+        if self._answers:
+            log.error("requests that failed with it: %s", ", ".join(_id_of(key) for key in self._answers))
         crash = error if isinstance(error, EngineCrashedError) else _crashed(error.message, cause=error)
         self._fail_all(crash)
         self._stats = {}
@@ -327,6 +331,7 @@ class WorkerEngine:
                 self._process = process
                 self._health = replace(self._health, state=EngineState.READY, reason="", load_progress=1.0)
                 self._steady.set()
+                self._say_that_it_is_back()
                 stopped = await self._watched(process)
         except QwenOpsError as error:
             stopped = error
@@ -334,6 +339,7 @@ class WorkerEngine:
             self._process = None  # from here on nothing may be sent
             if self._loaded.is_set() and not self._closing.is_set():
                 self._steady.clear()
+                self._gone_s = self._clock()
                 reason = say("The engine's process is being started again.")
                 self._health = replace(self._health, state=EngineState.RESTARTING, reason=reason)
             in_peace = stopped is None and (self._loaded.is_set() or process.lost.done())
@@ -341,6 +347,11 @@ class WorkerEngine:
         if self._closing.is_set():
             return None
         return self._why(process, stopped, oom_killed=count_oom_kills() > oom_kills)
+
+    def _say_that_it_is_back(self) -> None:
+        if self._gone_s is not None:
+            log.info("engine ready again after %.1f s", self._clock() - self._gone_s)
+            self._gone_s = None
 
     async def _first_of(self, *waited: asyncio.Future[Any], timeout_s: float | None = None) -> None:
         """Wait for the first of these, for the end of the time, or for being closed."""
@@ -461,6 +472,11 @@ async def open_worker(stepper: str, options: EngineOptions, *, name: str) -> Wor
     engine = WorkerEngine(stepper, options, name=name)
     engine.start()
     return engine
+
+
+def _id_of(key: str) -> str:
+    """Return the id that a request came with."""
+    return key.partition(":")[2]
 
 
 def _known(given: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Annotated
@@ -20,7 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwenops.errors import InvalidRequestError, QwenOpsError
@@ -54,7 +54,8 @@ def create_app(serving: Serving, *, routers: Sequence[APIRouter] = ()) -> FastAP
         openapi_url=None,
     )
     app.state.keys = serving.keys
-    for router in (openai_router(serving), native_router(serving), _description_router(app, serving.keys), *routers):
+    ours = (openai_router(serving), native_router(serving), _description_router(app, serving.keys))
+    for router in (*ours, _landing_router(serving), *routers):
         app.include_router(router)
     app.add_exception_handler(QwenOpsError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -78,6 +79,37 @@ def _description_router(app: FastAPI, keys: KeyRing) -> APIRouter:
             # It takes a third of a second, in which the streams should go on.
             rendered[needed] = await asyncio.to_thread(lambda: encode(complete(app)).encode())
         return Response(rendered[needed], media_type="application/json")
+
+    return router
+
+
+_PLACES = (
+    ("/v1", say("OpenAI's API")),
+    ("/openapi.json", say("every route, with what it takes and gives")),
+    ("/readyz", say("whether requests are answered now")),
+)
+
+
+def _landing_router(serving: Serving) -> APIRouter:
+    router = APIRouter()
+    name = f"qwenops {version('qwenops')}"
+
+    @router.get("/", include_in_schema=False, response_model=None)
+    async def landing(request: Request, _: Annotated[Principal, Depends(guard(AuthClass.PUBLIC))]) -> Response:
+        translate = translation_for(request.headers, serving)
+        said: Callable[[str], str] = translate or str
+        lines = [
+            name,
+            "",
+            *(f"{path:<15}{what.translated(said)}" for path, what in _PLACES),
+            "",
+            say("There is no page at /docs.").translated(said),
+            "",
+        ]
+        headers = {"vary": "accept-language"}
+        if translate is not None:
+            headers["content-language"] = "zh"
+        return PlainTextResponse("\n".join(lines), headers=headers)
 
     return router
 

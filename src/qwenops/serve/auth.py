@@ -8,8 +8,12 @@ on it shows: then the Host must be local (against DNS rebinding) and the Origin 
 One that listens on a public address without keys, as it may when told so, answers anyone and is administered by nobody.
 """
 
+import asyncio
+import contextlib
 import hmac
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,13 +25,16 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
-from qwenops.errors import AuthenticationError, ForbiddenError
+from qwenops.errors import AuthenticationError, ConfigError, ForbiddenError
 from qwenops.serve.options import KeyOptions, is_loopback
+from qwenops.serve.reload import Fingerprint, fingerprint
 from qwenops.state.keys import NO_LIMITS, ApiKey, KeyLimits, Scope, digest, parse_keys, read_keys_file
 from qwenops.text import say
 
 KEYS_FILE_VARIABLE = "QWENOPS_API_KEYS_FILE"
 KEYS_VARIABLE = "QWENOPS_API_KEYS"
+_LOOK_EVERY_S = 0.25
+"""Unknown keys make the server look at the files of keys no more often than this."""
 
 
 class AuthClass(StrEnum):
@@ -72,7 +79,17 @@ KeySource = Callable[[], Iterable[ApiKey]]
 
 
 class KeyRing:
-    """The keys that open this server, in memory; `refresh` reads their sources again."""
+    """The keys that open this server, in memory; `refresh` reads their sources again.
+
+    Args:
+        sources: Give the keys.
+        options: What needs a key.
+        cors_origins: Web pages that may call a server without keys.
+        host: Where it listens.
+        now: The time, for keys that expire.
+        files: Where the sources read; when one has changed, an unknown key is a reason to read them again.
+        clock: Seconds that never go back.
+    """
 
     def __init__(
         self,
@@ -82,6 +99,8 @@ class KeyRing:
         cors_origins: Sequence[str] = (),
         host: str = "127.0.0.1",
         now: Callable[[], datetime] = lambda: datetime.now(tz=UTC),
+        files: Sequence[Path] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Know no key until `refresh`."""
         self.options = options if options is not None else KeyOptions()
@@ -91,6 +110,13 @@ class KeyRing:
         self._now = now
         self._keys: dict[str, ApiKey] = {}
         self._needed = False
+        self._files = tuple(files)
+        self._clock = clock
+        self._reading = threading.Lock()
+        self._read_state: list[Fingerprint | None] = []
+        self._num_reads = 0
+        self._looking = asyncio.Lock()
+        self._looked_s = -_LOOK_EVERY_S
 
     @property
     def num_valid(self) -> int:
@@ -114,9 +140,37 @@ class KeyRing:
         Raises:
             ConfigError: A source is wrong; the keys stay as they were.
         """
-        keys = {key.sha256: key for source in self._sources for key in source()}
-        self._keys = keys
-        self._needed = self._needed or bool(keys)
+        with self._reading:  # what is read last is what is known
+            state = self._state()
+            keys = {key.sha256: key for source in self._sources for key in source()}
+            self._keys = keys
+            self._needed = self._needed or bool(keys)
+            self._read_state = state
+            self._num_reads += 1
+
+    async def look_again(self, headers: Mapping[str, str]) -> bool:
+        """Read the sources again if one has changed and the request carries a key; return whether they were read.
+
+        A key that was made a moment ago works so at once. However many unknown keys come, the files are looked at a
+        few times a second: whoever comes in between waits for the next look.
+        """
+        if not self._files or not _secret_of(headers):
+            return False
+        num_reads, asked_s = self._num_reads, self._clock()
+        async with self._looking:
+            if self._looked_s < asked_s:
+                await asyncio.sleep(self._looked_s + _LOOK_EVERY_S - self._clock())
+                self._looked_s = self._clock()
+                await asyncio.to_thread(self._refresh_if_changed)
+        return self._num_reads != num_reads
+
+    def _refresh_if_changed(self) -> None:
+        if self._state() != self._read_state:
+            with contextlib.suppress(ConfigError):  # whoever reads them regularly logs it
+                self.refresh()
+
+    def _state(self) -> list[Fingerprint | None]:
+        return [fingerprint(each) for each in self._files]
 
     def recognise(self, secret: str) -> ApiKey | None:
         """Return the valid key of a secret.
@@ -225,14 +279,17 @@ def open_keyring(
         ConfigError: A source cannot be read or is wrong.
     """
     sources: list[KeySource] = []
+    files: list[Path] = []
     file = options.file or (environ[KEYS_FILE_VARIABLE] if environ.get(KEYS_FILE_VARIABLE) else None)
     if file is not None:
         sources.append(lambda: read_keys_file(Path(file)))
+        files.append(Path(file))
     if text := environ.get(KEYS_VARIABLE):
         sources.append(lambda: parse_keys(text, source=KEYS_VARIABLE))
     if (database := options.database) is not None:
         sources.append(lambda: _from_database(database))
-    ring = KeyRing(sources, options=options, cors_origins=cors_origins, host=host)
+        files += [database, database.with_name(f"{database.name}-wal")]  # what is written stands in the second at first
+    ring = KeyRing(sources, options=options, cors_origins=cors_origins, host=host, files=files)
     ring.refresh()
     return ring
 
@@ -256,7 +313,12 @@ class Guard:
     async def __call__(self, request: Request) -> Principal:
         """Let the caller through, or raise."""
         ring: KeyRing = request.app.state.keys
-        principal = ring.authorise(self.auth_class, request.headers)
+        try:
+            principal = ring.authorise(self.auth_class, request.headers)
+        except AuthenticationError:
+            if not await ring.look_again(request.headers):
+                raise
+            principal = ring.authorise(self.auth_class, request.headers)
         request.state.principal = principal
         return principal
 

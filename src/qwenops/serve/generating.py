@@ -233,9 +233,11 @@ def fit(info: EngineInfo, limits: LimitOptions, *, prompt_tokens: int, wanted_to
 
 
 def _more_room(info: EngineInfo, limits: LimitOptions, longest: int) -> Text:
-    """Say what to raise: the one of three limits that stands in the way."""
+    """Say what to raise: the one of three limits that stands in the way, if it is not the model's own."""
     if limits.max_prompt_tokens == longest:
         return say("Shorten the prompt, or serve with a larger --max-prompt-tokens.")
+    if 0 < info.model_context_tokens <= longest + 1:
+        return say("Shorten the prompt: no option lets this model read more.")
     if 0 < info.kv_capacity_tokens <= info.context_tokens:
         return say("Shorten the prompt, or serve with a larger --kv-cache or with more memory.")
     return say("Shorten the prompt, or serve with a larger --context-tokens.")
@@ -346,7 +348,8 @@ def plan_of(
             seeded = params if params.seed is None else replace(params, seed=(params.seed + choice) % 2**63)
             requests.append(
                 GenerationRequest(
-                    id=f"{exchange.unique_id}-{len(requests)}",
+                    # The id that the caller knows, for the log; the rest tells two of the same id apart.
+                    id=f"{exchange.request_id}-{exchange.unique_id[:16]}-{len(requests)}",
                     prompt=prompt,
                     sampling=seeded,
                     model=exchange.served_model,

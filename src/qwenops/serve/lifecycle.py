@@ -5,7 +5,7 @@
 
 Draining means not ready and still taking requests, while balancers find out; stopping means that the listener is
 closed, and what came through it before goes on; stopped means that whatever is left is cut off. While an engine
-restarts the state stays ready, but `reasons()` is not empty.
+restarts the state stays ready, but `reasons()` is not empty, and `readiness` is the engine's state.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from qwenops.engines.seam import EngineHealth, EngineState
+from qwenops.engines.seam import EngineHealth, EngineState, retry_after_s
 from qwenops.errors import EngineUnavailableError, OverloadedError, QwenOpsError
-from qwenops.text import say
+from qwenops.text import clause, say
 
 _ASK_AGAIN_S = 5.0
 
@@ -69,6 +69,8 @@ class Lifecycle:
         self._progress = Progress(phase=Phase.RESOLVING, ratio=0.0, message="", since_s=clock())
         self._began_s = clock()
         self._health: Callable[[], EngineHealth] | None = None
+        self._load_s: Callable[[], float] = lambda: 0.0
+        self._last_load_s = 0.0
         self._failure: QwenOpsError | None = None
         self._asked_to_stop = False
         self.drain_wanted = asyncio.Event()
@@ -112,6 +114,14 @@ class Lifecycle:
         return not self.reasons()
 
     @property
+    def readiness(self) -> str:
+        """The state as a balancer sees it: an engine that cannot work right now gives its own in the place of ready."""
+        engine = self._engine_state()
+        if self._state is State.READY and engine is not None and engine is not EngineState.READY:
+            return engine.value
+        return self._state.value
+
+    @property
     def is_hopeless(self) -> bool:
         """Whether only a new process can help; an engine that is being restarted is not hopeless."""
         return self._state is State.FAILED or self._engine_state() is EngineState.FAILED
@@ -150,9 +160,16 @@ class Lifecycle:
         since_s = before.since_s if before.phase is phase else self._clock()
         self._progress = Progress(phase=phase, ratio=min(1.0, max(0.0, ratio)), message=message, since_s=since_s)
 
-    def opened(self, health: Callable[[], EngineHealth]) -> None:
-        """The engine is there; `health` is asked from now on."""
+    def opened(self, health: Callable[[], EngineHealth], *, load_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Take note that the engine is there.
+
+        Args:
+            health: How it is doing; asked from now on.
+            load_s: How long it took to load the last time; 0 when it does not know.
+        """
         self._health = health
+        self._load_s = load_s
+        self._last_load_s = load_s()
         if self._state is State.STARTING:
             self._state = State.READY
 
@@ -206,16 +223,21 @@ class Lifecycle:
             )
         if self._health is None:
             raise EngineUnavailableError(
-                say("The server is not ready: {why}.", why=self.reasons()[0]),
+                say("The server is not ready: {why}.", why=clause(self.reasons()[0])),
                 hint=say("Ask /startupz how far it is."),
-                retry_after_s=max(1.0, math.ceil(self.eta_s if self.eta_s is not None else _ASK_AGAIN_S)),
+                retry_after_s=retry_after_s(self.eta_s if self.eta_s is not None else _ASK_AGAIN_S),
             )
         if reasons := self._engine_reasons():
             raise EngineUnavailableError(
-                say("The engine cannot take requests now: {why}.", why=reasons[0]),
+                say("The engine cannot take requests now: {why}.", why=clause(reasons[0])),
                 hint=say("Try again soon; it is started again by itself where that is possible."),
-                retry_after_s=_ASK_AGAIN_S,
+                retry_after_s=retry_after_s(self._restart_s()),
             )
+
+    def _restart_s(self) -> float:
+        """Return how long a restart probably takes: as the last load that was measured."""
+        self._last_load_s = self._load_s() or self._last_load_s
+        return self._last_load_s or _ASK_AGAIN_S
 
     def _engine_state(self) -> EngineState | None:
         return self._health().state if self._health is not None else None

@@ -64,7 +64,7 @@ def metrics_router(metrics: Metrics) -> APIRouter:
 def _readiness(lifecycle: Lifecycle) -> JSONResponse:
     reasons = lifecycle.reasons()
     body = {
-        "state": lifecycle.state.value,
+        "state": lifecycle.readiness,
         "reasons": [str(each) for each in reasons],
         "warnings": [str(each) for each in lifecycle.warnings],
     }

@@ -31,7 +31,7 @@ from qwenops.serve.runfile import this_process, write_run_file
 from qwenops.serve.serving import ServedModel
 from qwenops.serve.site import Site, Translate, build_site
 from qwenops.serve.systemd import Notifier
-from qwenops.text import say
+from qwenops.text import clause, say
 
 _log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ async def _loaded(model: ServedModel, lifecycle: Lifecycle) -> None:
         await asyncio.sleep(_HEALTH_POLL_S)
     if health.state in {EngineState.FAILED, EngineState.CLOSED}:
         raise EngineUnavailableError(
-            say("The engine could not be started: {why}.", why=health.reason or health.state.value),
+            say("The engine could not be started: {why}.", why=clause(health.reason or health.state.value)),
             hint=say("The messages above say more; `qwenops doctor` checks this machine."),
         )
 

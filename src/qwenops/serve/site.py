@@ -77,7 +77,7 @@ class Site:
         for name, why in model.engine.info.notes.items():
             _log.info("decided from this machine: %s: %s", name, why)
         self.follow_engine()
-        self.lifecycle.opened(lambda: model.engine.info.health)
+        self.lifecycle.opened(lambda: model.engine.info.health, load_s=lambda: model.engine.info.load_s)
 
     def follow_engine(self) -> None:
         """Let as many requests in together as the engine computes; a restart may have changed that."""

@@ -458,6 +458,7 @@ def _joined(
     facts = {
         "accepts": "tokens",
         "context_tokens": context_tokens,
+        "model_context_tokens": artefact.spec.max_context_tokens,
         "sha256": artefact.sha256,
         "quantization": artefact.scheme.value,
         "version": openvino.__version__.partition("-")[0],

@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwenops.atomic import write_text
 from qwenops.hardware import detect_machine, plan_threads
+
+if TYPE_CHECKING:
+    from qwenops.models.store import Store, StoredModel
 
 RESULTS = Path(__file__).parent / "results"
 SCHEMA_VERSION = 1
@@ -90,9 +93,19 @@ def write_result(name: str, *, options: Mapping[str, Any], results: Mapping[str,
 def converted(model: str, scheme: str) -> Path:
     """Return the folder of the converted model, making what is missing."""
     from qwenops.models.artefact import Scheme
+
+    store, stored = _stored(model)
+    return store.artefact(stored, Scheme(scheme), lambda _progress, _doing: None).folder
+
+
+def checkpoint_of(model: str) -> Path:
+    """Return the folder of the model as it was published or made."""
+    return _stored(model)[1].checkpoint
+
+
+def _stored(model: str) -> "tuple[Store, StoredModel]":
     from qwenops.models.hub import HubOptions
     from qwenops.models.store import Store, default_root
 
     store = Store(root=default_root(os.environ))
-    stored = asyncio.run(store.ensure(model, HubOptions(), lambda _progress: None))
-    return store.artefact(stored, Scheme(scheme), lambda _progress, _doing: None).folder
+    return store, asyncio.run(store.ensure(model, HubOptions(), lambda _progress: None))

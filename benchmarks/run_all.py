@@ -7,6 +7,7 @@ from collections.abc import Sequence
 RUNS: tuple[tuple[str, Sequence[str]], ...] = (
     ("benchmarks.convert", ()),
     ("benchmarks.logits_check", ()),
+    ("benchmarks.greedy_check", ()),
     ("benchmarks.quality", ()),
     ("benchmarks.engine", ()),
     ("benchmarks.engine", ("--model", "random:1.7b", "--schemes", "int8,int4", "--name", "engine-1.7b")),

@@ -26,7 +26,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt tools/install_torch.py | $(BIN)/python
 	$(PIP) install 'pip>=25.1'
 	$(BIN)/python tools/install_torch.py --index '$(TORCH_INDEX)'
-	$(PIP) install -c constraints.txt -e '.[demo,train,genai]' --group test --group docs
+	$(PIP) install -c constraints.txt -e '.[demo,train,genai,locust]' --group test --group docs
 	@touch $@ $(VENV)/.demo
 
 install: $(VENV)/.demo ## Set up .venv for using qwenops

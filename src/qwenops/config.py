@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwenops.atomic import write_text
+from qwenops.bench.options import BenchOptions
 from qwenops.engines.options import EngineOptions
 from qwenops.errors import ConfigError
 from qwenops.models.hub import HubOptions
@@ -67,6 +68,7 @@ class Settings:
     engine: EngineOptions = field(default_factory=EngineOptions)
     serve: ServeOptions = field(default_factory=ServeOptions)
     hub: HubOptions = field(default_factory=HubOptions)
+    bench: BenchOptions = field(default_factory=BenchOptions)
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """By key (`serve.port`); what is not in it has its default."""
     file: Path | None = None

@@ -23,8 +23,11 @@ The tree::
     ├── InsufficientDiskError       exit 1   HTTP 507   needs more disk than is free
     ├── EngineError                 exit 1   HTTP 500   an engine failed at a request
     │   ├── EngineUnavailableError  exit 4   HTTP 503   an engine is not installed, not running or restarting
-    │   └── EngineCrashedError      exit 1   HTTP 502   an engine died or froze while it worked
+    │   ├── EngineCrashedError      exit 1   HTTP 502   an engine died or froze while it worked
+    │   └── MalformedAnswerError    exit 1   HTTP 502   an engine's answer breaks its protocol
     ├── CommandError                exit 1   HTTP 500   another program failed
+    ├── RunFolderError              exit 2   HTTP 409   a run's folder is damaged, in use or of another run
+    ├── InvalidRunError             exit 13  HTTP 409   a measurement that proves nothing
     └── MissingPartError            exit 4   HTTP 501   an optional part is not installed
 
 Every message has three parts: what happened with the value, what was possible (both in the message), and what to do
@@ -224,6 +227,13 @@ class EngineCrashedError(EngineError):
     code = "engine_crashed"
 
 
+class MalformedAnswerError(EngineError):
+    """What a remote engine sent is not what its protocol allows."""
+
+    http_status = 502
+    code = "malformed_answer"
+
+
 class CommandError(QwenOpsError):
     """Another program failed; the message carries the end of what it said."""
 
@@ -234,6 +244,22 @@ class CommandError(QwenOpsError):
         super().__init__(message, hint=hint)
         self.returncode = returncode
         self.stderr = stderr
+
+
+class RunFolderError(QwenOpsError):
+    """The folder of a measurement is damaged, in use, or belongs to another run."""
+
+    exit_code = 2
+    http_status = 409
+    code = "run_folder"
+
+
+class InvalidRunError(QwenOpsError):
+    """A measurement disturbed itself so much that nothing can be concluded from it."""
+
+    exit_code = 13
+    http_status = 409
+    code = "invalid_run"
 
 
 class MissingPartError(QwenOpsError):

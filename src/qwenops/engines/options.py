@@ -14,6 +14,8 @@ class EngineOptions:
     model_dir: Path = Path()
     """Folder of the model; no option, because whoever prepares the model knows it."""
     model_name: str = option("", help="Name it is served under; empty is its own, or its folder's.", flag=False)
+    url: str = option("", help="Address of the server that computes, for the engines openai and ollama.", flag=False)
+    api_key: str = option("", help="Key for that server.", secret=True)
     context_tokens: int = option(
         8192, help="Longest prompt and answer together.", unit=Unit.TOKENS, minimum=64, maximum=40960
     )

@@ -1,0 +1,57 @@
+"""The parts a run is made of. A command is a sequence of segments; `drive.drive` runs one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qwenops.bench.record import Phase, RequestRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLoop:
+    """Send on schedule, whatever the server does."""
+
+    offsets_ns: Sequence[int]
+    """When to send, in nanoseconds after the segment's beginning, ascending (`schedule.py` makes them)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedLoop:
+    """Keep `users` callers busy: each sends its next request when its answer is complete."""
+
+    users: int
+    requests: int | None = None
+    """Stop after this many; None stops by the segment's duration."""
+    think_s: float = 0.0
+    """Pause of a caller between answer and next request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One part of a run: how to send, for how long, under which name."""
+
+    name: str
+    load: OpenLoop | ClosedLoop
+    phase: Phase = Phase.MEASURE
+    duration_s: float | None = None
+    """The window; without one an open loop lasts until its last send time, a closed loop until all is answered."""
+    first_item: int = 0
+    """Number of the workload's item that its first request asks; the segments of a comparison ask the same ones."""
+    max_in_flight: int | None = None
+    """Bound on an overload: what would exceed it is not sent and recorded as dropped by the client."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driven:
+    """What came of a segment."""
+
+    segment: Segment
+    began_ns: int
+    """Since the run's origin."""
+    window_ns: int
+    """Length of the window that throughput is counted in."""
+    ended_ns: int
+    """When the last answer was there, or was given up."""
+    records: Sequence[RequestRecord]
+    dropped: int = 0
+    """Requests that the client did not send because of `max_in_flight`."""
+    interrupted: bool = False

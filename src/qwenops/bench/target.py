@@ -1,0 +1,36 @@
+"""What is measured: an engine, reached over a network or in this process, and what is known about where it runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from qwenops.engines.seam import Engine
+from qwenops.generation import Messages, Prompt
+
+Kind = Literal["openai", "ollama", "in-process", "simulated"]
+Moment = Literal["connected", "first_byte"]
+OnMoment = Callable[[str, Moment], None]
+"""Is told the id of a request and what just happened to it; engines that use a network call it."""
+
+
+def unchanged(messages: Messages) -> Prompt:
+    """Leave a conversation as it is, for engines that render it themselves."""
+    return messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One thing to measure."""
+
+    text: str
+    """As it was named: a URL, `ollama:qwen3:0.6b`, `openvino:random:0.6b`, `simulated:`. No secret is in it."""
+    kind: Kind
+    engine: Engine
+    model: str
+    render: Callable[[Messages], Prompt] = unchanged
+    """Turns a conversation into what the engine accepts."""
+    listen_moments: Callable[[OnMoment | None], None] = lambda _hook: None
+    """Sets who is told of connections and first bytes; does nothing where there are none."""
+    url: str = ""
+    process_ids: Callable[[], tuple[int, ...]] = tuple
+    """The server's processes where they run on this machine and may be looked at; read anew at each look."""

@@ -1,8 +1,8 @@
 """What is measured: an engine, reached over a network or in this process, and what is known about where it runs."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from qwenops.engines.seam import Engine
 from qwenops.generation import Messages, Prompt
@@ -32,5 +32,7 @@ class Target:
     listen_moments: Callable[[OnMoment | None], None] = lambda _hook: None
     """Sets who is told of connections and first bytes; does nothing where there are none."""
     url: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the server said about itself when it was opened, for the manifest; plain data without secrets."""
     process_ids: Callable[[], tuple[int, ...]] = tuple
     """The server's processes where they run on this machine and may be looked at; read anew at each look."""

@@ -390,7 +390,8 @@ def scope_argv(unit: str, limits: Limits) -> tuple[str, ...]:
 
 # What the scope's own files say: systemd leaves out in silence what it has not been delegated.
 _LOOK = """
-cd "/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)" && for each in cpu memory; do echo $each $(cat $each.max); done
+cd "/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)" || exit
+for each in cpu memory; do echo $each $(cat $each.max); done
 """
 
 

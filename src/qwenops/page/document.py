@@ -25,6 +25,8 @@ class Notice:
     text: str
     detail: str = ""
     """What to do about it, or how it was found."""
+    large: bool = False
+    """Whether it is the one sentence that the whole page is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,8 @@ class Figure:
     title: str
     plot: Plot
     caption: str = ""
+    table: Table | None = None
+    """Stands behind the plot instead of the one that is made of the plot's own numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +125,15 @@ class Details:
 class RawData:
     """Columns of equal length that travel in the page and can be saved from it as CSV.
 
-    Numbers are stored in whole steps; `render` takes the finest step of `STEPS` with which the page keeps its size.
+    Numbers are stored in whole steps; `render` takes the finest step with which the page keeps its size.
     """
 
     title: str
     file_name: str
     columns: Mapping[str, Sequence[float | str | None]]
     note: str = ""
+    absent: str = ""
+    """What is said where it would make the page too large and was left out."""
     steps: Mapping[str, float] = field(default_factory=dict)
     """Of the columns that may be rounded: the finest step that means anything, such as 1e-6 for seconds."""
 

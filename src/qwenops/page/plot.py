@@ -1,8 +1,8 @@
 """What a plot holds: plain numbers with names and units, no pixels and no colours.
 
-A series' colour follows from its place (`hue`, or the order in the plot), so that the same thing can have the same colour
-in every plot. All plots are drawn by `drawing.py`; what has more points than the picture has pixels is reduced by
-`decimate.py`, in such a way that no extreme is lost.
+A series' colour follows from its place (`hue`, or the order in the plot), so that the same thing can have the same
+colour in every plot. All plots are drawn by `drawing.py`; what has more points than the picture has pixels is reduced
+by `decimate.py`, in such a way that no extreme is lost.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class Dots:
     """With `high`: a whisker at each dot."""
     high: Sequence[float] = ()
     hue: int | None = None
-    shape: Literal["dot", "cross"] = "dot"
+    shape: Literal["dot", "square"] = "dot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,20 @@ window is waited for (up to a limit) and counted: a request belongs to the windo
 """
 
 import asyncio
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from qwenops.bench.record import RequestRecord
-from qwenops.bench.segment import Driven, Segment
+from qwenops.bench.record import Failure, RequestRecord
+from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.bench.send import Errand, Line
+
+NS_PER_S = 1_000_000_000
+STOP_DRAIN_S = 3.0
+"""How long answers in flight are waited for when the run is stopped."""
+CUT_TIMEOUT_S = 10.0
+"""How long a request may take to end after it was given up; longer than an engine may take to close."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,21 +37,238 @@ class Progress:
 class Before:
     """What an earlier sitting has already done of a segment."""
 
-    elapsed_ns: int = 0
-    """How much of the segment's time has passed."""
+    began_ns: int
+    """When it began, on the clock (the gap between the sittings left out)."""
     over: frozenset[int] = frozenset()
     """Positions in the segment that have a record or were dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Errands:
-    """Who sends, and who is told."""
+class Course:
+    """All that driving a segment needs besides the segment."""
 
-    send: Callable[..., "asyncio.Future[RequestRecord]"]
+    line: Line
+    prepare: Callable[[int], Errand]
+    """Makes the request at a position of the segment, from 0, ready."""
     keep: Callable[[RequestRecord], None]
+    """Is given each record as it ends."""
+    drop: Callable[[int], None] = lambda _position: None
+    """Is told the positions that are not sent because of `max_in_flight`."""
+    drain_s: float = 120.0
     progress: Progress = field(default_factory=Progress)
+    before: Before | None = None
 
 
-async def drive(segment: Segment, errands: Errands, stop: asyncio.Event) -> Driven:
-    """Run one segment; `stop` ends it early with what is there."""
-    raise NotImplementedError
+class _Flight:
+    """The requests of a segment that are under way."""
+
+    def __init__(self, segment: Segment, course: Course) -> None:
+        self.course = course
+        self.clock = course.line.clock
+        self.sitting_ns = self.clock.now_ns()
+        self.began_ns = course.before.began_ns if course.before else self.sitting_ns
+        self.over = course.before.over if course.before else frozenset()
+        duration_s = segment.duration_s
+        self.end_ns = None if duration_s is None else self.began_ns + round(duration_s * NS_PER_S)
+        self.closing = False
+        self.resting: set[asyncio.Task[Any]] = set()
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._most = segment.max_in_flight
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the others; if it fails, everything is broken."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        self._idle.clear()
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._idle.set()
+        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
+            self.broken.set_exception(error)
+
+    async def fly(self, errand: Errand, scheduled_ns: int, user: int | None = None) -> None:
+        """Send one request and keep its record."""
+        progress = self.course.progress
+        progress.sent += 1
+        progress.in_flight += 1
+        try:
+            record = await self.course.line.send(errand, scheduled_ns, user)
+        finally:
+            progress.in_flight -= 1
+        if record.failure is None:
+            progress.done += 1
+        elif record.failure is not Failure.INTERRUPTED:
+            progress.failed += 1
+        self.course.keep(record)
+
+    async def rest(self, until_ns: int) -> None:
+        """Let a caller think; when sending is over its task is cancelled in here."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 -- only tasks run coroutines here
+        self.resting.add(task)
+        try:
+            await self.clock.sleep_until_ns(until_ns)
+        finally:
+            self.resting.discard(task)
+
+    def is_full(self) -> bool:
+        """Whether another request would be one too many."""
+        return self._most is not None and len(self._tasks) >= self._most
+
+    def is_over(self) -> bool:
+        """Whether callers shall ask nothing more."""
+        return self.closing or (self.end_ns is not None and self.clock.now_ns() >= self.end_ns)
+
+    async def landed(self) -> None:
+        """Wait until nothing is in flight."""
+        await self._idle.wait()
+
+    async def until(self, *either: "asyncio.Future[Any]", timeout_s: float | None = None) -> None:
+        """Wait for one of these; raise what a request raised."""
+        await asyncio.wait((*either, self.broken), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if self.broken.done():
+            self.broken.result()
+
+    async def cut(self, failure: Failure, message: str) -> None:
+        """Give up what is still in flight; each has a record afterwards."""
+        self.closing = True
+        self.course.line.give_up_as(failure, message)
+        if self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(tuple(self._tasks), timeout=CUT_TIMEOUT_S)
+
+
+async def drive(segment: Segment, course: Course, stop: asyncio.Event) -> Driven:
+    """Run one segment; `stop` ends it early with what is there.
+
+    Each record goes to `course.keep` as it ends; the returned `Driven` has none.
+
+    Raises:
+        QwenOpsError: `course.keep` raised it; what was in flight is given up first.
+    """
+    loop = asyncio.get_running_loop()
+    flight = _Flight(segment, course)
+    work = (
+        _send_open(flight, segment.load) if isinstance(segment.load, OpenLoop) else _send_closed(flight, segment.load)
+    )
+    sending, stopping = loop.create_task(work), loop.create_task(stop.wait())
+    stopped_ns: int | None = None
+    try:
+        await flight.until(sending, stopping)
+        if sending.done():
+            sending.result()
+        else:
+            stopped_ns = flight.clock.now_ns()
+            await _cancel(sending)
+        await _drain(flight, stopping)
+    except BaseException:
+        await _cancel(sending)
+        await flight.cut(Failure.INTERRUPTED, "the run ended")
+        raise
+    finally:
+        await _cancel(stopping)
+        flight.broken.cancel()
+    ended_ns = flight.clock.now_ns()
+    return Driven(
+        segment=segment,
+        began_ns=flight.began_ns - course.line.origin_ns,
+        window_ns=_window_ns(segment, flight.began_ns, ended_ns, stopped_ns),
+        ended_ns=ended_ns - course.line.origin_ns,
+        records=(),
+        dropped=course.progress.dropped,
+        interrupted=stop.is_set(),
+    )
+
+
+async def _drain(flight: _Flight, stopping: "asyncio.Task[bool]") -> None:
+    """Wait for the answers in flight; give up what takes too long."""
+    drain_s = flight.course.drain_s
+    flight.closing = True
+    for task in tuple(flight.resting):
+        task.cancel()
+    landed = asyncio.get_running_loop().create_task(flight.landed())
+    try:
+        await flight.until(landed, stopping, timeout_s=drain_s)
+        if stopping.done():
+            await flight.until(landed, timeout_s=min(drain_s, STOP_DRAIN_S))
+            await flight.cut(Failure.INTERRUPTED, "the run was stopped")
+        else:
+            await flight.cut(Failure.TIMEOUT, f"no whole answer {drain_s:g} s after the end of the window")
+    finally:
+        await _cancel(landed)
+
+
+async def _send_open(flight: _Flight, load: OpenLoop) -> None:
+    """Send on schedule. Each request is made ready before its time, and is on its way before the next is prepared."""
+    course, clock = flight.course, flight.clock
+    late_ns = flight.sitting_ns - flight.began_ns
+    for position, offset_ns in enumerate(load.offsets_ns):
+        if position in flight.over:
+            continue
+        # What an earlier sitting sent and did not finish is sent again at once, scheduled for now.
+        due_ns = flight.began_ns + offset_ns if offset_ns >= late_ns else flight.sitting_ns
+        errand = course.prepare(position)
+        await clock.sleep_until_ns(due_ns)
+        if flight.is_full():
+            course.progress.dropped += 1
+            course.drop(position)
+        else:
+            flight.start(flight.fly(errand, due_ns))
+        await asyncio.sleep(0)
+    if flight.end_ns is not None:
+        await clock.sleep_until_ns(flight.end_ns)
+
+
+async def _send_closed(flight: _Flight, load: ClosedLoop) -> None:
+    """Keep the callers busy until the window or the requests are over."""
+    numbers = itertools.count() if load.requests is None else iter(range(load.requests))
+    positions = (each for each in numbers if each not in flight.over)
+    for user in range(load.users):
+        flight.start(_caller(flight, load, positions, user))
+    if flight.end_ns is None:
+        await flight.landed()
+        return
+    loop = asyncio.get_running_loop()
+    landed, over = loop.create_task(flight.landed()), loop.create_task(flight.clock.sleep_until_ns(flight.end_ns))
+    try:
+        await flight.until(landed, over)
+    finally:
+        await _cancel(landed)
+        await _cancel(over)
+
+
+async def _caller(flight: _Flight, load: ClosedLoop, positions: Iterator[int], user: int) -> None:
+    """Ask, wait for the answer, think, and ask again."""
+    clock = flight.clock
+    while not flight.is_over() and (position := next(positions, None)) is not None:
+        errand = flight.course.prepare(position)
+        await flight.fly(errand, clock.now_ns(), user)
+        if load.think_s and not flight.is_over():
+            await flight.rest(clock.now_ns() + round(load.think_s * NS_PER_S))
+
+
+def _window_ns(segment: Segment, began_ns: int, ended_ns: int, stopped_ns: int | None) -> int:
+    """Return how long the window was: as planned, or until the run was stopped."""
+    if segment.duration_s is not None:
+        planned_ns = round(segment.duration_s * NS_PER_S)
+    elif isinstance(segment.load, OpenLoop) and segment.load.offsets_ns and segment.load.offsets_ns[-1] > 0:
+        planned_ns = segment.load.offsets_ns[-1]
+    else:
+        planned_ns = ended_ns - began_ns
+    return planned_ns if stopped_ns is None else min(planned_ns, stopped_ns - began_ns)
+
+
+async def _cancel(task: "asyncio.Task[Any]") -> None:
+    """End a task and wait until it has ended; what it raised has been seen, or concerns nobody."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()

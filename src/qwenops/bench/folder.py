@@ -10,19 +10,37 @@
 
 Each line is written with one call, so a process that dies leaves at most one torn line at the end of a file; readers
 leave it out, and who continues the run cuts it off. One process writes at a time (a lock that dies with its process).
+A little room is kept back while a run is open, so that its end can be written also when the disk is full.
 """
 
+import bisect
+import contextlib
+import errno
+import json
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, get_args
 
-from qwenops.bench.record import RequestRecord
-from qwenops.bench.segment import Driven
+from qwenops.atomic import write_text
+from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.errors import InsufficientDiskError, RunFolderError
+from qwenops.text import say
 
 SCHEMA = "qwenops.run/1"
+MANIFEST = "manifest.json"
+SUMMARY = "summary.json"
 
 JournalName = Literal["requests", "segments", "host", "engine"]
+
+_LOCK = ".lock"
+_RESERVE = ".reserve"
+_RESERVE_BYTES = 256 * 1024
+_BLOCK_BYTES = 64 * 1024
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +75,29 @@ class RunFolder:
         InsufficientDiskError: By every method that writes, when the disk is full; the folder stays readable.
     """
 
-    path: Path
+    def __init__(self, path: Path, lock: contextlib.ExitStack) -> None:
+        """Take over a folder whose lock is held; `create` and `open` do that."""
+        self.path = path
+        self._lock = lock
+        self._journals: dict[str, _Journal] = {}
+        self._is_full = False
 
     @classmethod
     def create(cls, path: Path, manifest: Mapping[str, Any]) -> "RunFolder":
         """Make the folder with its manifest.
 
         Raises:
-            RunFolderError: There is a run in it already.
+            RunFolderError: There is a run in it already, or it cannot be made.
         """
-        raise NotImplementedError
+        folder = cls(path, _locked(path))
+        try:
+            _check_empty(path)
+            folder._keep_room()
+            folder.write_manifest(manifest)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -75,42 +106,205 @@ class RunFolder:
         Raises:
             RunFolderError: It is no run's folder, damaged, of a newer version, or in use by another process.
         """
-        raise NotImplementedError
+        read_manifest(path)
+        folder = cls(path, _locked(path))
+        try:
+            for name in get_args(JournalName):
+                _cut_torn_line(_journal_path(path, name))
+            folder._keep_room()
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def clear(self) -> None:
+        """Forget all that was recorded, to begin the run anew."""
+        for journal in self._journals.values():
+            journal.close()
+        self._journals = {}
+        for name in get_args(JournalName):
+            _journal_path(self.path, name).unlink(missing_ok=True)
+        (self.path / SUMMARY).unlink(missing_ok=True)
 
     def add_record(self, record: RequestRecord) -> None:
         """Write a request that is over."""
-        raise NotImplementedError
+        self.add("requests", record_data(record))
 
     def add(self, journal: JournalName, line: Mapping[str, Any]) -> None:
         """Write a line into a journal."""
-        raise NotImplementedError
+        written = _line(line)
+        if self._is_full:
+            raise _disk_full(self.path, len(written))
+        if journal not in self._journals:
+            self._journals[journal] = _Journal(_journal_path(self.path, journal))
+        try:
+            self._journals[journal].append(written)
+        except OSError as error:
+            raise self._failed(error, len(written)) from error
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest."""
-        raise NotImplementedError
+        self._replace(MANIFEST, manifest)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace the summary."""
-        raise NotImplementedError
+        self._replace(SUMMARY, summary)
 
     def close(self) -> None:
         """Make everything durable and give the lock back; a second call does nothing."""
-        raise NotImplementedError
+        for journal in self._journals.values():
+            journal.close()
+        self._journals = {}
+        self._free_room()
+        self._lock.close()
+
+    def _replace(self, name: str, content: Mapping[str, Any]) -> None:
+        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+        try:
+            write_text(self.path / name, text)
+        except OSError as error:
+            failure = self._failed(error, len(text))
+            if not isinstance(failure, InsufficientDiskError):
+                raise failure from error
+            try:
+                write_text(self.path / name, text)  # into the room that was kept back
+            except OSError:
+                raise failure from error
+
+    def _failed(self, error: OSError, needed_bytes: int) -> InsufficientDiskError | RunFolderError:
+        """Say what a failed write means; from a full disk on, only the run's end is still written."""
+        if error.errno in _FULL:
+            self._is_full = True
+            self._free_room()
+            return _disk_full(self.path, needed_bytes)
+        return RunFolderError(
+            say("The run's folder {path} cannot be written: {reason}.", path=str(self.path), reason=error.strerror),
+            hint=say("Give a folder that can be written."),
+        )
+
+    def _keep_room(self) -> None:
+        try:
+            with (self.path / _RESERVE).open("wb") as reserve:
+                reserve.write(bytes(_RESERVE_BYTES))
+        except OSError as error:
+            raise self._failed(error, _RESERVE_BYTES) from error
+
+    def _free_room(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.path / _RESERVE).unlink()
+
+
+class _Journal:
+    """A file of lines that only grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def append(self, line: bytes) -> None:
+        """Write a whole line or none of it."""
+        written = os.write(self._descriptor, line)
+        if written < len(line):
+            os.ftruncate(self._descriptor, self._size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += written
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.fsync(self._descriptor)
+        os.close(self._descriptor)
+
+
+_RECORD_DEFAULTS: tuple[tuple[str, Any], ...] = tuple(
+    (each.name, each.default_factory() if each.default_factory is not MISSING else each.default)
+    for each in fields(RequestRecord)
+)
+_RECORD_FIELDS = frozenset(name for name, _ in _RECORD_DEFAULTS)
 
 
 def record_data(record: RequestRecord) -> dict[str, Any]:
-    """Return a record as a line of `requests.jsonl` holds it: what is None or empty is left out."""
-    raise NotImplementedError
+    """Return a record as a line of `requests.jsonl` holds it: what has its default value is left out."""
+    return {name: value for name, default in _RECORD_DEFAULTS if (value := getattr(record, name)) != default}
 
 
 def record_of(data: Mapping[str, Any]) -> RequestRecord:
-    """Read what `record_data` made; fields that a newer version added are left out."""
-    raise NotImplementedError
+    """Read what `record_data` made; fields that a newer version added are left out.
+
+    Raises:
+        KeyError: A field is missing that every record has.
+        ValueError: A phase or a failure is unknown.
+    """
+    known = {name: value for name, value in data.items() if name in _RECORD_FIELDS}
+    known["phase"] = Phase(data["phase"])
+    known["failure"] = Failure(data["failure"]) if data.get("failure") else None
+    known["chunk_gaps_us"] = tuple(data.get("chunk_gaps_us", ()))
+    return RequestRecord(**known)
+
+
+def segment_data(segment: Segment) -> dict[str, Any]:
+    """Return a segment as a line of `segments.jsonl` holds it."""
+    load: dict[str, Any]
+    if isinstance(segment.load, OpenLoop):
+        load = {"offsets_ns": list(segment.load.offsets_ns)}
+    else:
+        load = {name: getattr(segment.load, name) for name in ("users", "requests", "think_s")}
+    names = ("name", "phase", "duration_s", "first_item", "max_in_flight")
+    return {"load": load, **{name: getattr(segment, name) for name in names}}
+
+
+def segment_of(data: Mapping[str, Any]) -> Segment:
+    """Read what `segment_data` made."""
+    load = data["load"]
+    return Segment(
+        name=data["name"],
+        phase=Phase(data["phase"]),
+        duration_s=data["duration_s"],
+        first_item=data["first_item"],
+        max_in_flight=data["max_in_flight"],
+        load=OpenLoop(offsets_ns=tuple(load["offsets_ns"])) if "offsets_ns" in load else ClosedLoop(**load),
+    )
+
+
+def read_lines(path: Path, journal: JournalName) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a journal one by one; a torn last one is left out.
+
+    Raises:
+        RunFolderError: A line in the middle is no JSON object.
+    """
+    place = _journal_path(path, journal)
+    torn = 0
+    try:
+        with place.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if torn:
+                    raise RunFolderError(
+                        say("Line {line} of {path} is damaged.", line=torn, path=str(place)),
+                        hint=say("Measure again; this run cannot be trusted."),
+                    )
+                found = _parsed(line)
+                if found is None:
+                    torn = number
+                else:
+                    yield found
+    except FileNotFoundError:
+        return
 
 
 def read_records(path: Path) -> Iterator[RequestRecord]:
-    """Yield the records of a run's folder one by one, in the order in which they ended."""
-    raise NotImplementedError
+    """Yield the records of a run's folder one by one, in the order in which they ended.
+
+    A request that was interrupted and sent again in a later sitting has the later record only.
+    """
+    last: dict[int, int] = {
+        line["index"]: -1 for line in read_lines(path, "requests") if line.get("failure") == Failure.INTERRUPTED
+    }
+    if last:
+        for number, line in enumerate(read_lines(path, "requests")):
+            if line["index"] in last:
+                last[line["index"]] = number
+    for number, line in enumerate(read_lines(path, "requests")):
+        if last.get(line["index"], number) == number:
+            yield record_of(line)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -119,7 +313,23 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: It is no run's folder, damaged, or of a newer version.
     """
-    raise NotImplementedError
+    manifest = _read_json(path / MANIFEST)
+    if manifest is None:
+        raise RunFolderError(
+            say("There is no run in {path}.", path=str(path)),
+            hint=say("Give the folder that a `qwenops bench` command made; it holds a manifest.json."),
+        )
+    if manifest.get("schema") != SCHEMA:
+        raise RunFolderError(
+            say(
+                "The run in {path} was written as {found}; this version reads {known}.",
+                path=str(path),
+                found=manifest.get("schema"),
+                known=SCHEMA,
+            ),
+            hint=say("Read it with the version of qwenops that wrote it."),
+        )
+    return manifest
 
 
 def read_run(path: Path) -> RecordedRun:
@@ -128,4 +338,179 @@ def read_run(path: Path) -> RecordedRun:
     Raises:
         RunFolderError: It is no run's folder, damaged, or of a newer version.
     """
-    raise NotImplementedError
+    manifest = read_manifest(path)
+    try:
+        lines = list(read_lines(path, "segments"))
+        drivens = _drivens(lines, list(read_records(path)), last_seen_ns(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            say("The run in {path} is damaged: {reason}.", path=str(path), reason=repr(error)),
+            hint=say("Measure again; this run cannot be trusted."),
+        ) from error
+    return RecordedRun(
+        path=path,
+        manifest=manifest,
+        drivens=drivens,
+        host=list(read_lines(path, "host")),
+        engine=list(read_lines(path, "engine")),
+        summary=_read_json(path / SUMMARY) or {},
+        gaps=gaps_of(lines),
+    )
+
+
+def last_seen_ns(path: Path) -> int:
+    """Return the latest moment of the run's own time that any journal knows."""
+    latest = 0
+    for name in get_args(JournalName):
+        _, found = _last_whole(_journal_path(path, name))
+        latest = max(latest, int(found.get("ended_ns") or found.get("at_ns") or 0))
+    return latest
+
+
+def gaps_of(lines: Sequence[Mapping[str, Any]]) -> tuple[Gap, ...]:
+    """Return the gaps between the sittings of a run."""
+    return tuple(Gap(at_ns=line["at_ns"], lost_s=line["lost_s"]) for line in lines if line["event"] == "resumed")
+
+
+def _drivens(
+    lines: Sequence[Mapping[str, Any]], records: Sequence[RequestRecord], latest_ns: int
+) -> tuple[Driven, ...]:
+    """Put what was recorded together again, segment by segment."""
+    began = [line for line in lines if line["event"] == "began"]
+    ended = {line["number"]: line for line in lines if line["event"] == "ended"}
+    firsts = [line["first_index"] for line in began]
+    parts: list[list[RequestRecord]] = [[] for _ in began]
+    for record in sorted(records, key=lambda each: each.index):
+        parts[bisect.bisect_right(firsts, record.index) - 1].append(record)
+    drops = Counter(line["number"] for line in lines if line["event"] == "dropped")
+    found = []
+    for line, part in zip(began, parts, strict=True):
+        end = ended.get(line["number"])
+        found.append(
+            Driven(
+                segment=segment_of(line["segment"]),
+                began_ns=line["at_ns"],
+                window_ns=end["window_ns"] if end else latest_ns - line["at_ns"],
+                ended_ns=end["at_ns"] if end else latest_ns,
+                records=tuple(part),
+                dropped=drops[line["number"]],
+                interrupted=end["interrupted"] if end else True,
+            )
+        )
+    return tuple(found)
+
+
+def _journal_path(path: Path, name: str) -> Path:
+    return path / f"{name}.jsonl"
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:  # half a character, which only escapes can hold
+        return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Return what a whole line holds; None when it is torn."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Shorten a journal to its whole lines."""
+    end, _ = _last_whole(path)
+    if path.exists() and path.stat().st_size > end:
+        os.truncate(path, end)
+
+
+def _last_whole(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return where the last whole line of a journal ends, and what it holds; 0 and nothing when there is none."""
+    if not path.exists():
+        return 0, {}
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            line = _last_line(file, end)
+            if (found := _parsed(line)) is not None:
+                return end, found
+            end -= len(line)
+    return 0, {}
+
+
+def _last_line(file: BinaryIO, end: int) -> bytes:
+    """Return the last line of the first `end` bytes of a file, whole or torn."""
+    start, line = end, b""
+    while start > 0:
+        begin = max(0, start - _BLOCK_BYTES)
+        file.seek(begin)
+        line = file.read(start - begin) + line
+        cut = line.rfind(b"\n", 0, len(line) - 1)
+        if cut >= 0:
+            return line[cut + 1 :]
+        start = begin
+    return line
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            say("{path} cannot be read: {reason}.", path=str(path), reason=str(error)),
+            hint=say("Measure again; this run cannot be trusted."),
+        ) from error
+    if not isinstance(found, dict):
+        raise RunFolderError(say("{path} holds no JSON object.", path=str(path)))
+    return found
+
+
+def _check_empty(path: Path) -> None:
+    if (path / MANIFEST).exists():
+        raise RunFolderError(
+            say("There is a run in {path} already.", path=str(path)),
+            hint=say("Give another folder, or --resume to continue that run."),
+        )
+
+
+def _locked(path: Path) -> contextlib.ExitStack:
+    """Make the folder where there is none, and hold its lock."""
+    from qwenops.models.locks import held_if_free
+
+    stack = contextlib.ExitStack()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        taken = stack.enter_context(held_if_free(path / _LOCK))
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _disk_full(path, _RESERVE_BYTES) from error
+        raise RunFolderError(
+            say("The run's folder {path} cannot be made: {reason}.", path=str(path), reason=error.strerror),
+            hint=say("Give a folder that can be written."),
+        ) from error
+    if not taken:
+        stack.close()
+        raise RunFolderError(
+            say("Another process is writing the run in {path}.", path=str(path)),
+            hint=say("Wait until it has ended, or give another folder."),
+        )
+    return stack
+
+
+def _disk_full(path: Path, needed_bytes: int) -> InsufficientDiskError:
+    from qwenops.hardware import free_disk_bytes
+
+    return InsufficientDiskError(
+        say("The disk under {path} is full; the run stops here. What was recorded is whole.", path=str(path)),
+        hint=say("Make room and continue with --resume {path}.", path=str(path)),
+        needed_bytes=needed_bytes,
+        available_bytes=free_disk_bytes(path),
+    )

@@ -1,0 +1,312 @@
+"""One request: what is asked, and the moments at which something of the answer came.
+
+The clock is read around the engine's chunks and nowhere else, so every target has the same definitions. Between two
+chunks nothing happens but that; what can wait is worked out when the answer is over.
+"""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from qwenops.bench.clock import Clock
+from qwenops.bench.record import Failure, Phase, RequestRecord, TokenSource
+from qwenops.bench.target import Moment, Target
+from qwenops.bench.workload import Ask
+from qwenops.errors import (
+    AuthenticationError,
+    DeadlineError,
+    EngineCrashedError,
+    EngineUnavailableError,
+    ForbiddenError,
+    InvalidRequestError,
+    LimitExceededError,
+    MalformedAnswerError,
+    ModelNotFoundError,
+    OverloadedError,
+    QwenOpsError,
+)
+from qwenops.generation import Chunk, FinishReason, GenerationRequest, Usage
+
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+CLOSE_TIMEOUT_S = 5.0
+"""How long an engine may take to let go of a request that was given up."""
+
+_FAILURES: tuple[tuple[tuple[type[QwenOpsError], ...], Failure], ...] = (
+    ((EngineUnavailableError,), Failure.CONNECT),
+    ((EngineCrashedError,), Failure.CUT),
+    ((MalformedAnswerError,), Failure.MALFORMED),
+    ((DeadlineError,), Failure.TIMEOUT),
+    ((LimitExceededError, OverloadedError), Failure.SHED),
+    ((InvalidRequestError, AuthenticationError, ForbiddenError, ModelNotFoundError), Failure.REJECTED),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """One request, ready to be sent."""
+
+    index: int
+    segment: str
+    phase: Phase
+    ask: Ask
+    request: GenerationRequest
+
+
+class FirstAnswer:
+    """Finds the first content after the reasoning, in a text that arrives in pieces.
+
+    Reasoning stands in band, between the tags with which Qwen writes it; a tag may be cut anywhere.
+    """
+
+    __slots__ = ("_closed", "_held", "_open", "at_ns")
+
+    def __init__(self) -> None:
+        """Begin before the first piece."""
+        self.at_ns: int | None = None
+        self._held = ""
+        self._open: bool | None = None
+        self._closed = False
+
+    def push(self, text: str, now_ns: int, first_ns: int) -> None:
+        """Take a piece that came at `now_ns`; the answer's first one came at `first_ns`."""
+        held = self._held + text
+        if self._open is None:
+            seen = held.lstrip()
+            if seen.startswith(THINK_OPEN):
+                self._open = True
+                held = seen[len(THINK_OPEN) :]
+            elif not THINK_OPEN.startswith(seen):
+                self.at_ns = first_ns
+        if self._open and not self._closed:
+            before, closed, after = held.partition(THINK_CLOSE)
+            self._closed = bool(closed)
+            held = after if closed else before[1 - len(THINK_CLOSE) :]
+        if self._closed:
+            held = held.lstrip()
+            if held:
+                self.at_ns = now_ns
+        self._held = held
+
+    def finish(self, first_ns: int | None) -> int | None:
+        """Return the moment; a text that only began like a tag was the answer itself."""
+        if self._open is None and self._held:
+            self.at_ns = first_ns
+        return self.at_ns
+
+
+class _Trace:
+    """The moments of one request while it is in flight."""
+
+    __slots__ = ("answer", "connected_ns", "finish_reason", "first_byte_ns", "num_ids", "parts", "stamps", "usage")
+
+    def __init__(self) -> None:
+        self.connected_ns: int | None = None
+        self.first_byte_ns: int | None = None
+        self.stamps: list[int] = []
+        self.answer = FirstAnswer()
+        self.parts: list[str] = []
+        self.num_ids = 0
+        self.finish_reason: FinishReason | None = None
+        self.usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fault:
+    failure: Failure
+    message: str
+    retry_after_s: float | None = None
+
+
+class Line:
+    """An open line to one target: sends requests and returns their records.
+
+    Args:
+        target: Who is asked.
+        clock: Where the moments come from.
+        origin_ns: The run's origin on that clock; records count from it.
+        name: What records call the target; empty where there is only one.
+        timeout_s: How long an answer may take.
+        record_text: Whether prompt and answer go into the record.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        clock: Clock,
+        origin_ns: int,
+        *,
+        name: str = "",
+        timeout_s: float = 300.0,
+        record_text: bool = False,
+    ) -> None:
+        """Remember them; nothing is sent yet."""
+        self.target = target
+        self.clock = clock
+        self.origin_ns = origin_ns
+        self.name = name
+        self._timeout_s = timeout_s
+        self._record_text = record_text
+        self._traces: dict[str, _Trace] = {}
+        self._given_up = _Fault(failure=Failure.INTERRUPTED, message="the run was stopped")
+        target.listen_moments(self._moment)
+
+    def close(self) -> None:
+        """Stop listening to the engine's moments."""
+        self.target.listen_moments(None)
+
+    def errand(self, ask: Ask, *, index: int, segment: str, phase: Phase) -> Errand:
+        """Make everything ready for sending, so that nothing is left to do when the time has come."""
+        request = GenerationRequest(
+            id=f"bench-{self.name}-{index}" if self.name else f"bench-{index}",
+            prompt=self.target.render(ask.messages),
+            sampling=ask.sampling,
+            model=self.target.model,
+        )
+        return Errand(index=index, segment=segment, phase=phase, ask=ask, request=request)
+
+    def give_up_as(self, failure: Failure, message: str) -> None:
+        """Say what a request is recorded as whose task is cancelled from now on."""
+        self._given_up = _Fault(failure=failure, message=message)
+
+    async def send(self, errand: Errand, scheduled_ns: int, user: int | None = None) -> RequestRecord:
+        """Send it and return its record, whatever happens; `scheduled_ns` is on the clock.
+
+        A task that is cancelled returns its record too, so that whoever started it knows what became of the request.
+        """
+        trace = self._traces[errand.request.id] = _Trace()
+        fault: _Fault | None = None
+        sent_ns = self.clock.now_ns()
+        stream = self.target.engine.generate(errand.request)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._read(stream, trace)
+        except TimeoutError:
+            fault = _Fault(failure=Failure.TIMEOUT, message=f"no whole answer within {self._timeout_s:g} s")
+        except asyncio.CancelledError:
+            fault = self._given_up
+        except QwenOpsError as error:
+            fault = _Fault(failure=failure_of(error), message=_english(error), retry_after_s=error.retry_after_s)
+        finally:
+            ended_ns = self.clock.now_ns()
+            del self._traces[errand.request.id]
+        if fault is not None:
+            await _close(stream)
+        elif trace.finish_reason is None:
+            fault = _Fault(failure=Failure.CUT, message="the stream ended before its end")
+        elif not trace.stamps:
+            fault = _Fault(failure=Failure.EMPTY, message="the answer holds no content")
+        return self._record(errand, trace, fault, (scheduled_ns, sent_ns, ended_ns), user)
+
+    async def _read(self, stream: AsyncIterator[Chunk], trace: _Trace) -> None:
+        """Note when content comes; the only code that runs for each chunk."""
+        now_ns, stamps, answer = self.clock.now_ns, trace.stamps, trace.answer
+        parts = trace.parts if self._record_text else None
+        async for chunk in stream:
+            text = chunk.text
+            if text:
+                moment_ns = now_ns()
+                stamps.append(moment_ns)
+                if answer.at_ns is None:
+                    answer.push(text, moment_ns, stamps[0])
+                if parts is not None:
+                    parts.append(text)
+            trace.num_ids += len(chunk.token_ids)
+            if chunk.finish_reason is not None:
+                trace.finish_reason = chunk.finish_reason
+                trace.usage = chunk.usage
+
+    def _moment(self, request_id: str, moment: Moment) -> None:
+        trace = self._traces.get(request_id)
+        if trace is None:
+            return
+        if moment == "connected":
+            trace.connected_ns = self.clock.now_ns()
+        else:
+            trace.first_byte_ns = self.clock.now_ns()
+
+    def _record(
+        self, errand: Errand, trace: _Trace, fault: _Fault | None, when_ns: tuple[int, int, int], user: int | None
+    ) -> RequestRecord:
+        scheduled_ns, sent_ns, ended_ns = when_ns
+        stamps, usage = trace.stamps, trace.usage
+        first_ns = stamps[0] if stamps else None
+        completion_tokens, source = _tokens(trace)
+        return RequestRecord(
+            index=errand.index,
+            segment=errand.segment,
+            phase=errand.phase,
+            item=errand.ask.item,
+            prompt_hash=errand.ask.prompt_hash,
+            user=user,
+            target=self.name,
+            scheduled_ns=scheduled_ns - self.origin_ns,
+            sent_ns=sent_ns - self.origin_ns,
+            connected_ns=self._since(trace.connected_ns),
+            first_byte_ns=self._since(trace.first_byte_ns),
+            first_content_ns=self._since(first_ns),
+            first_answer_ns=self._since(trace.answer.finish(first_ns)),
+            last_content_ns=self._since(stamps[-1] if stamps else None),
+            ended_ns=ended_ns - self.origin_ns,
+            chunk_gaps_us=_gaps_us(stamps),
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=completion_tokens,
+            cached_tokens=usage.cached_tokens if usage else None,
+            token_source=source,
+            finish_reason=trace.finish_reason.value if trace.finish_reason else None,
+            failure=fault.failure if fault else None,
+            message=fault.message if fault else "",
+            retry_after_s=fault.retry_after_s if fault else None,
+            reported=dict(usage.reported) if usage else {},
+            prompt=_prompt_text(errand.ask) if self._record_text else None,
+            answer="".join(trace.parts) if self._record_text else None,
+        )
+
+    def _since(self, at_ns: int | None) -> int | None:
+        return None if at_ns is None else at_ns - self.origin_ns
+
+
+def failure_of(error: QwenOpsError) -> Failure:
+    """Return the class of a failed request."""
+    return next((failure for classes, failure in _FAILURES if isinstance(error, classes)), Failure.FAILED)
+
+
+def _english(error: QwenOpsError) -> str:
+    return str(error.message)
+
+
+def _tokens(trace: _Trace) -> tuple[int | None, TokenSource | None]:
+    """Return how many tokens the answer has, and who says so."""
+    if trace.usage is not None:
+        return trace.usage.completion_tokens, "server"
+    if trace.num_ids:
+        return trace.num_ids, "tokenizer"
+    return (len(trace.stamps), "estimate") if trace.stamps else (None, None)
+
+
+def _gaps_us(stamps: list[int]) -> tuple[int, ...]:
+    """Return the gaps so that they add up to the whole: each border is rounded, not each gap."""
+    if not stamps:
+        return ()
+    borders = [(each - stamps[0] + 500) // 1000 for each in stamps]
+    return tuple(later - earlier for earlier, later in itertools.pairwise(borders))
+
+
+def _prompt_text(ask: Ask) -> str:
+    said = [{"role": each.role, "content": each.content} for each in ask.messages.messages]
+    return json.dumps(said, ensure_ascii=False)
+
+
+async def _close(stream: Any) -> None:
+    """Close a stream that was given up; an engine that does not let go is left to itself, and so is a second stop."""
+    close = getattr(stream, "aclose", None)
+    if close is None:
+        return
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await close()
+    except (TimeoutError, asyncio.CancelledError, QwenOpsError):
+        return

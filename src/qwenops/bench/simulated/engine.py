@@ -7,14 +7,14 @@ there is no timer either. `SimulatedEngine` puts the seam around it, and `server
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 from qwenops.bench.clock import Clock, RealClock
 from qwenops.bench.simulated.loop import running_clock
-from qwenops.bench.simulated.model import Demand, Emission, Plan, ServerModel, Shed, befalls, digest_of
+from qwenops.bench.simulated.model import Demand, Emission, Plan, ServerModel, Shed, Truth, befalls, digest_of
 from qwenops.bench.simulated.options import Faults, Simulated, parse_simulated
 from qwenops.bench.target import Target
 from qwenops.engines.seam import EngineHealth, EngineInfo, EngineState
@@ -48,32 +48,61 @@ class Told:
     reasoning: str
     text: str
     num_tokens: int
-    last: bool
     plan: Plan
+    truth: Truth | None
+    """Of the whole request, with its last chunk."""
 
 
 class _Mail:
-    """What has left the server for one request, and who waits for it."""
+    """The chunks of one answer, in the order in which they left the server; whoever iterates waits for the next."""
 
-    __slots__ = ("_waiting", "arrived")
+    __slots__ = ("_arrived", "_demand", "_waiting", "over")
 
-    def __init__(self) -> None:
-        self.arrived: deque[Emission | QwenOpsError] = deque()
+    def __init__(self, demand: Demand) -> None:
+        self.over = False
+        """Whether the last one has left the server."""
+        self._demand = demand
+        self._arrived: deque[Emission | QwenOpsError] = deque()
         self._waiting: asyncio.Future[None] | None = None
 
     def put(self, one: Emission | QwenOpsError) -> None:
-        self.arrived.append(one)
+        self.over = isinstance(one, Emission) and one.truth is not None
+        self._arrived.append(one)
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
-    async def take(self) -> Emission:
-        while not self.arrived:
+    def __aiter__(self) -> "_Mail":
+        return self
+
+    async def __anext__(self) -> Told:
+        while not self._arrived:
+            if self.over:
+                raise StopAsyncIteration
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
-        one = self.arrived.popleft()
+        one = self._arrived.popleft()
         if isinstance(one, QwenOpsError):
             raise one
-        return one
+        return _told(self._demand, one)
+
+
+class Tags:
+    """Puts the reasoning of one answer in band, as Qwen itself writes it."""
+
+    def __init__(self) -> None:
+        """Nothing was said yet."""
+        self._thinking = False
+
+    def put(self, told: Told) -> str:
+        """Return the chunk's text with the tags that belong before and within it."""
+        text = told.text
+        if told.reasoning and not self._thinking:
+            opening, self._thinking = THINK, True
+        else:
+            opening = ""
+        if text and self._thinking:
+            text, self._thinking = THOUGHT + text, False
+        return opening + told.reasoning + text
 
 
 class Play:
@@ -98,26 +127,22 @@ class Play:
         """Return the model's time."""
         return self._clock.now_ns() - self.begin_ns
 
-    async def answer(self, request: str, demand: Demand) -> AsyncGenerator[Told]:
-        """Ask the model, and yield each chunk when it leaves; closing cancels.
+    @contextmanager
+    def asked(self, request: str, demand: Demand) -> Iterator[AsyncIterator[Told]]:
+        """Ask the model, and give out the chunks as they leave; who leaves before the last one cancels.
 
         Raises:
             Shed: The queue is full.
         """
         self._settle()
-        mail = _Mail()
         self.model.arrive(request, demand, self.now_ns())
-        self._mails[request] = mail
+        mail = self._mails[request] = _Mail(demand)
         self._arm()
-        done = False
         try:
-            while not done:
-                emission = await mail.take()
-                done = emission.last
-                yield _told(demand, emission)
+            yield mail
         finally:
-            self._mails.pop(request, None)
-            if not done:
+            del self._mails[request]
+            if not mail.over:
                 self._settle()
                 self.model.cancel(request, self.now_ns())
                 self._arm()
@@ -189,20 +214,15 @@ class SimulatedEngine:
         faults = faults_for(self.simulated, demand, self.play.now_ns())
         if faults.status:
             raise refused(faults.status, faults.retry_after)
-        count = 0
-        thinking = answering = False
+        tags = Tags()
         try:
-            async with aclosing(self.play.answer(request.id, demand)) as chunks:
+            with self.play.asked(request.id, demand) as chunks:
+                count = 0
                 async for told in chunks:
                     await _befall(faults, count)
                     count += 1
-                    opening = THINK if told.reasoning and not thinking else ""
-                    closing = THOUGHT if told.text and thinking and not answering else ""
-                    if told.reasoning and told.text and not answering:
-                        closing = THOUGHT
-                    thinking, answering = thinking or bool(told.reasoning), answering or bool(told.text)
-                    text = "" if faults.empty else opening + told.reasoning + closing + told.text
-                    yield _chunk(text, told, demand)
+                    text = tags.put(told)
+                    yield _chunk("" if faults.empty else text, told, demand)
         except Shed:
             raise shed_error(self.simulated) from None
 
@@ -319,13 +339,26 @@ async def _befall(faults: Faults, count: int) -> None:
         await asyncio.get_running_loop().create_future()
 
 
+def durations_ns(truth: Truth) -> dict[str, int]:
+    """Return the timings that Ollama would report, by its names."""
+    started_ns, first_ns, last_ns = truth.started_ns or 0, truth.first_ns or 0, truth.last_ns or 0
+    return {
+        "total_duration": last_ns - truth.arrived_ns,
+        "queue_duration": started_ns - truth.arrived_ns,
+        "prompt_eval_duration": first_ns - started_ns,
+        "eval_duration": last_ns - first_ns,
+    }
+
+
 def _chunk(text: str, told: Told, demand: Demand) -> Chunk:
-    if not told.last:
+    truth = told.truth
+    if truth is None:
         return Chunk(text=text)
     usage = Usage(
         prompt_tokens=demand.prompt_tokens,
-        completion_tokens=told.plan.num_tokens,
-        cached_tokens=told.plan.cached_tokens,
+        completion_tokens=truth.num_tokens,
+        cached_tokens=truth.cached_tokens,
+        reported={name: duration_ns / 1e9 for name, duration_ns in durations_ns(truth).items()},
     )
     reason = FinishReason.LENGTH if told.plan.by_limit else FinishReason.STOP
     return Chunk(text=text, finish_reason=reason, usage=usage)
@@ -338,8 +371,8 @@ def _told(demand: Demand, emission: Emission) -> Told:
         reasoning="".join(_piece(demand.digest, number) for number in numbers if number < plan.num_thinking),
         text="".join(_piece(demand.digest, number) for number in numbers if number >= plan.num_thinking),
         num_tokens=emission.num_tokens,
-        last=emission.last,
         plan=plan,
+        truth=emission.truth,
     )
 
 

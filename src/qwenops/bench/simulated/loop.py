@@ -92,7 +92,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.now_ns = max(self.now_ns + 1, round((self.time() + delay_s) * 1e9))
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[Given]], Result], *args: Unpack[Given]
+        self, executor: Executor | None, func: Callable[[Unpack[Given]], Result], *args: *Given
     ) -> asyncio.Future[Result]:
         """Run in a thread, in no virtual time."""
         self.num_threads += 1

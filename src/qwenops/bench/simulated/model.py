@@ -3,8 +3,8 @@
 Each request costs work, measured in nanoseconds that it would take alone: reading its prompt, then one token after the
 other. While `n` requests hold slots each works at the speed `1 / (1 + contention (n - 1) + coherence n (n - 1))`, so
 the server as a whole follows the Universal Scalability Law; the others wait in order, and beyond the queue's limit they
-are shed. With contention 0 and coherence 0 it is a server of `slots` independent lines (M/M/c with exponential service),
-with contention 1 it shares one processor among all (M/G/1 processor sharing).
+are shed. With contention 0 and coherence 0 it is a server of `slots` independent lines (M/M/c with exponential
+service), with contention 1 it shares one processor among all (M/G/1 processor sharing).
 
 All running requests progress at one speed, so the model keeps one number for all of them, the progress since the server
 was last idle, and a heap of the progress at which each next chunk is due. It is rebased only where the speed changes:
@@ -38,7 +38,7 @@ class Demand:
     """What one request asks."""
 
     digest: int
-    """Of all that is asked; equal requests have equal ones."""
+    """Of the prompt; equal prompts have equal ones."""
     prompt_tokens: int
     max_tokens: int
     forced: bool = False
@@ -57,7 +57,8 @@ class Emission:
     at_ns: int
     first_token: int
     num_tokens: int
-    last: bool
+    truth: "Truth | None" = None
+    """What happened to the request, where this is its last emission."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,8 @@ class Truth:
     num_tokens: int = 0
     num_chunks: int = 0
     longest_gap_ns: int = 0
+    by_limit: bool = False
+    """Whether `max_tokens` ended it."""
     shed: bool = False
     cancelled: bool = False
 
@@ -292,14 +295,14 @@ class ServerModel:
         else:
             one.longest_gap_ns = max(one.longest_gap_ns, at_ns - one.last_ns)
         one.last_ns = at_ns
-        last = one.num_sent == plan.num_tokens
-        if last:
+        truth: Truth | None = None
+        if one.num_sent == plan.num_tokens:
             one.gone = True
             self._leave(one, at_ns)
-            self._tell(one)
+            truth = self._tell(one)
         else:
             self._expect(one, plan)
-        return Emission(request=one.request, plan=plan, at_ns=at_ns, first_token=first, num_tokens=count, last=last)
+        return Emission(request=one.request, plan=plan, at_ns=at_ns, first_token=first, num_tokens=count, truth=truth)
 
     def _leave(self, one: _Running, at_ns: int) -> None:
         """Free its slot, and give it to who has waited longest."""
@@ -311,23 +314,24 @@ class ServerModel:
         else:
             self._rebase(at_ns)
 
-    def _tell(self, one: _Running, *, cancelled: bool = False) -> None:
-        self.truths.append(
-            Truth(
-                request=one.request,
-                digest=one.demand.digest,
-                arrived_ns=one.arrived_ns,
-                started_ns=one.started_ns,
-                first_ns=one.first_ns,
-                last_ns=one.last_ns,
-                prompt_tokens=one.demand.prompt_tokens,
-                cached_tokens=one.plan.cached_tokens if one.plan else 0,
-                num_tokens=one.num_sent,
-                num_chunks=one.num_chunks,
-                longest_gap_ns=one.longest_gap_ns,
-                cancelled=cancelled,
-            )
+    def _tell(self, one: _Running, *, cancelled: bool = False) -> Truth:
+        truth = Truth(
+            request=one.request,
+            digest=one.demand.digest,
+            arrived_ns=one.arrived_ns,
+            started_ns=one.started_ns,
+            first_ns=one.first_ns,
+            last_ns=one.last_ns,
+            prompt_tokens=one.demand.prompt_tokens,
+            cached_tokens=one.plan.cached_tokens if one.plan else 0,
+            num_tokens=one.num_sent,
+            num_chunks=one.num_chunks,
+            longest_gap_ns=one.longest_gap_ns,
+            by_limit=one.plan.by_limit if one.plan else False,
+            cancelled=cancelled,
         )
+        self.truths.append(truth)
+        return truth
 
     # The prefix cache ---------------------------------------------------------------------------------------------
 

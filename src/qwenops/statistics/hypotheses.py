@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +69,7 @@ def sign_flip_p(values: Values, *, seed: int = 0) -> float:
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.size <= _EXACT:
-        patterns = np.array(list(itertools.product((1.0, -1.0), repeat=sample.size)))
+        patterns = _sign_patterns(sample.size)
     else:
         signs = np.random.default_rng(seed).choice((1.0, -1.0), (_PATTERNS, sample.size))
         patterns = np.vstack((np.ones(sample.size), signs))  # what was seen is one of them
@@ -96,6 +97,11 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return tuple(adjusted)
+
+
+@lru_cache(maxsize=4)
+def _sign_patterns(size: int) -> Array:
+    return np.array(list(itertools.product((1.0, -1.0), repeat=size)))
 
 
 def _t_of(values: Values, against: float) -> float:

@@ -13,6 +13,8 @@ ENGINES: dict[str, str] = {
     "openvino": "qwenops.engines.openvino:open_engine",
     "fake": "qwenops.engines.fake:open_engine",
     "transformers": "qwenops.engines.transformers:open_engine",
+    "openai": "qwenops.engines.openai:open_engine",
+    "ollama": "qwenops.engines.ollama:open_engine",
 }
 """Name to `module:function`; the function takes `EngineOptions` and is awaited for an `Engine`."""
 

@@ -8,7 +8,8 @@ that follows is about their mean:
 * a difference must be shown by Student's test and by flipping signs: one is exact for normal noise, the other for any
   symmetric noise, so a verdict is wrong at most as often as asked for if either fits;
 * EQUIVALENT means that two one-sided tests show the difference to be smaller than the effect that matters;
-* one figure decides, unless one of the two surely fails more often. The others are corrected for their number (Holm) and reported beside it.
+* one figure decides, unless one of the two surely fails more often; the others are corrected for their number (Holm)
+  and reported beside it.
 
 More pairs may be measured when the first ones do not decide, by a rule that is fixed before: each look at the data has
 its share of the error rate (the first 70 %), and the shares add up to what was asked for.

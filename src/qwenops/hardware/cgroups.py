@@ -1,4 +1,4 @@
-"""Which limits the kernel's control groups put on this process.
+"""Which limits the kernel's control groups put on a process: this one, unless another is asked about.
 
 A process belongs to one group of each hierarchy (`/proc/self/cgroup`). A limit of any group on the way up to the root
 counts, so the smallest one is the limit. Both versions can be mounted at once ("hybrid"); then each controller lives
@@ -71,14 +71,15 @@ class _Mount:
     point: str
 
 
-def read_cgroups(root: Path) -> Cgroups:
-    """Find the groups of this process below `root`, the folder that holds `proc` and `sys`."""
+def read_cgroups(root: Path, process: int | None = None) -> Cgroups:
+    """Find the groups of a process below `root`, the folder that holds `proc` and `sys`; None is this process."""
     mounts = _mounts(root)
-    memberships = _memberships(root)
+    own = "self" if process is None else str(process)
+    memberships = _memberships(root, own)
     versions = {mount.version for mount in mounts if mount.version == "v2" or mount.controllers & _CONTROLLERS}
     return Cgroups(
         layout="hybrid" if len(versions) > 1 else next(iter(versions), "none"),
-        **{name: tuple(_groups(root, name, memberships, mounts)) for name in sorted(_CONTROLLERS)},
+        **{name: tuple(_groups(root, own, name, memberships, mounts)) for name in sorted(_CONTROLLERS)},
     )
 
 
@@ -133,6 +134,13 @@ def throttling(cgroups: Cgroups) -> Throttling | None:
     return max(found, key=lambda each: each.throttled_s, default=None)
 
 
+def memory_used(cgroups: Cgroups) -> int | None:
+    """Return the bytes charged to the own group, or None where nobody counts."""
+    for group in cgroups.memory[:1]:
+        return read_int(group.folder / ("memory.usage_in_bytes" if group.version == "v1" else "memory.current"))
+    return None
+
+
 def _quota(group: Group) -> float | None:
     if group.version == "v1":
         quota_us = read_int(group.folder / "cpu.cfs_quota_us")
@@ -160,10 +168,10 @@ def _memory_limits(group: Group) -> Iterator[tuple[int, str]]:
             yield limit_bytes, f"{group.shown.rstrip('/')}/{name}"
 
 
-def _memberships(root: Path) -> list[tuple[frozenset[str] | None, str]]:
+def _memberships(root: Path, own: str) -> list[tuple[frozenset[str] | None, str]]:
     """Return (controllers, path) of each hierarchy; None for the controllers of version 2."""
     found: list[tuple[frozenset[str] | None, str]] = []
-    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in (read_text(root / "proc" / own / "cgroup") or "").splitlines():
         number, first, rest = line.partition(":")
         controllers, second, path = rest.partition(":")
         if not first or not second or not path.startswith("/"):
@@ -198,7 +206,7 @@ def _unescaped(text: str) -> str:
 
 
 def _groups(
-    root: Path, controller: str, memberships: list[tuple[frozenset[str] | None, str]], mounts: list[_Mount]
+    root: Path, own: str, controller: str, memberships: list[tuple[frozenset[str] | None, str]], mounts: list[_Mount]
 ) -> Iterator[Group]:
     for controllers, path in memberships:
         if controllers is not None and controller not in controllers:
@@ -217,7 +225,7 @@ def _groups(
         if not fitting:
             continue
         mount = fitting[0]
-        for inner in _way_up(root, mount, path):
+        for inner in _way_up(root, own, mount, path):
             yield Group(
                 folder=_at(root, mount.point, inner),
                 shown=str(PurePosixPath(mount.point, inner)),
@@ -225,22 +233,22 @@ def _groups(
             )
 
 
-def _way_up(root: Path, mount: _Mount, path: str) -> Iterator[str]:
+def _way_up(root: Path, own: str, mount: _Mount, path: str) -> Iterator[str]:
     """Yield the visible groups from the process's own up to the mount's, as paths inside the mount."""
-    inner = _visible(root, mount, path)
+    inner = _visible(root, own, mount, path)
     parts = PurePosixPath(inner).parts
     for length in range(len(parts), -1, -1):
         yield "/".join(parts[:length])
 
 
-def _visible(root: Path, mount: _Mount, path: str) -> str:
+def _visible(root: Path, own: str, mount: _Mount, path: str) -> str:
     """Return where in the mount the group is; its mount point (an empty path) where it cannot be found."""
     below = _below(path, mount.root)
     if below is not None and _at(root, mount.point, below).is_dir():
         return below
     above = PurePosixPath(mount.root).parts.count("..")
     if above:
-        return _searched(root, mount, "/".join(["*"] * above + [part for part in path.split("/") if part])) or ""
+        return _searched(root, own, mount, "/".join(["*"] * above + [part for part in path.split("/") if part])) or ""
     # The path is that of another namespace. Its end may exist here: a group made inside the container.
     parts = [part for part in PurePosixPath(path).parts if part not in {"/", "..", "."}]
     for first in range(len(parts)):
@@ -250,13 +258,13 @@ def _visible(root: Path, mount: _Mount, path: str) -> str:
     return ""
 
 
-def _searched(root: Path, mount: _Mount, pattern: str) -> str | None:
+def _searched(root: Path, own: str, mount: _Mount, pattern: str) -> str | None:
     """Find the group by its members.
 
     A mount that was made before this process got its namespace of groups begins so many levels above that namespace,
     and nothing tells the names between. Only one group has this process in it.
     """
-    pid = (read_text(root / "proc/self/stat") or "").partition(" ")[0]
+    pid = (read_text(root / "proc" / own / "stat") or "").partition(" ")[0]
     top = _at(root, mount.point, "")
     for folder in sorted(top.glob(pattern)):
         if pid and pid in (read_text(folder / "cgroup.procs") or "").split():

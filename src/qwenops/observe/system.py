@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from qwenops.hardware.cgroups import Cgroups, memory_limit, read_cgroups, throttling
-from qwenops.hardware.files import parse_int, read_text
+from qwenops.hardware.cgroups import Cgroups, memory_limit, memory_used, read_cgroups, throttling
 
 _GB = 1024**3
 
@@ -97,7 +96,7 @@ class SystemWatch:
             process_open_files=self._process.num_fds(),
             engine_memory_bytes=child_memory_bytes,
             engine_cpu_percent=100 * child_cpu_s / passed_s,
-            cgroup_memory_bytes=_memory_used(self._cgroups),
+            cgroup_memory_bytes=memory_used(self._cgroups) or 0,
             cgroup_memory_limit_bytes=limit.value if limit is not None else 0,
             cfs_periods=throttled.periods if throttled else 0,
             cfs_throttled_periods=throttled.throttled_periods if throttled else 0,
@@ -130,11 +129,3 @@ class SystemWatch:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         return float(self._psutil.disk_usage(str(folder)).percent)
-
-
-def _memory_used(cgroups: Cgroups) -> int:
-    """Return the bytes charged to the own group; 0 where nobody counts."""
-    for group in cgroups.memory[:1]:
-        name = "memory.usage_in_bytes" if group.version == "v1" else "memory.current"
-        return parse_int(read_text(group.folder / name)) or 0
-    return 0

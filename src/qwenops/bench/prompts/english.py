@@ -84,7 +84,7 @@ Transcript:
         ),
         Scenario(
             opening=(
-                "The internet goes down every evening at {hour}, it has been {days} days and the children cannot study.",
+                "The internet goes down every evening at {hour}, it has been {days} days and the children suffer.",
                 "Since last week my phone has no signal inside the house, calls break up all the time.",
                 "It is down again, the red light keeps blinking, I restarted it {days} times and nothing helped.",
             ),

@@ -356,6 +356,8 @@ async def _found(remote: Remote, model: str) -> OllamaModel:
     except ModelNotServedError as error:
         error.hint = say("Pull it there: `ollama pull {name}`.", name=name)
         raise
+    except InvalidRequestError:
+        shown = {}  # one of Ollama's imitators, which need not know this question
     return _described(name, str(version or ""), shown)
 
 

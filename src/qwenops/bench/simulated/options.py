@@ -179,7 +179,7 @@ def format_simulated(simulated: Simulated) -> str:
         for (name,), declared, spec in walk(type(options)):
             value = getattr(options, name)
             if value != declared.default:
-                pairs.append((name, show_value(value, spec).replace(", ", ",")))
+                pairs.append((name, ",".join(value) if isinstance(value, tuple) else show_value(value, spec)))
     return PREFIX + ("?" + urlencode(pairs, safe="@,:") if pairs else "")
 
 

@@ -35,12 +35,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Before:
-    """What an earlier sitting has already done of a segment."""
+    """What has been done of a segment before it is driven: its beginning was written down, or a sitting ended in it."""
 
     began_ns: int
     """When it began, on the clock (the gap between the sittings left out)."""
     over: frozenset[int] = frozenset()
     """Positions in the segment that have a record or were dropped."""
+    resumed: bool = False
+    """Whether what was due before now, and is not over, is sent again at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ class _Flight:
         self.sitting_ns = self.clock.now_ns()
         self.began_ns = course.before.began_ns if course.before else self.sitting_ns
         self.over = course.before.over if course.before else frozenset()
+        self.resumed = course.before is not None and course.before.resumed
         duration_s = segment.duration_s
         self.end_ns = None if duration_s is None else self.began_ns + round(duration_s * NS_PER_S)
         self.closing = False
@@ -208,7 +211,7 @@ async def _drain(flight: _Flight, stopping: "asyncio.Task[bool]") -> None:
 async def _send_open(flight: _Flight, load: OpenLoop) -> None:
     """Send on schedule. Each request is made ready before its time, and is on its way before the next is prepared."""
     course, clock = flight.course, flight.clock
-    late_ns = flight.sitting_ns - flight.began_ns
+    late_ns = flight.sitting_ns - flight.began_ns if flight.resumed else 0
     for position, offset_ns in enumerate(load.offsets_ns):
         if position in flight.over:
             continue

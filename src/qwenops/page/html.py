@@ -194,9 +194,9 @@ class _Written:
             for column in table.columns
         )
         rows = "".join(f"<tr>{self._row(table.columns, row)}" for row in table.rows)
-        table = f'<table class="grid{sortable}" aria-labelledby="{name}">'
+        begin = f'<table class="grid{sortable}" aria-labelledby="{name}">'
         body = f"<thead><tr>{heads}</thead><tbody>{rows}</tbody></table>"
-        return f'<div class="scroll" data-name="{name}">{table}{body}</div>'
+        return f'<div class="scroll" data-name="{name}">{begin}{body}</div>'
 
     def _row(self, columns: Iterable[Column], row: Iterable[Cell | str]) -> str:
         parts = []

@@ -1,0 +1,198 @@
+"""On what, with what and how it was measured; what the words mean; and how to measure it again."""
+
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from qwenops.bench.conclusion import uncrossed
+from qwenops.bench.definitions import METRICS
+from qwenops.bench.folder import RecordedRun
+from qwenops.bench.record import Failure
+from qwenops.bench.report.figures import percent, quantity, seconds, size
+from qwenops.bench.report.grouped import Group
+from qwenops.page.document import Block, Cell, Code, Column, Details, Facts, Table
+from qwenops.page.ticks import number
+from qwenops.text import Text, say
+
+_SHOWN_MESSAGES = 3
+_OWN = frozenset(
+    {"schema", "verb", "command", "validity", "options", "machine", "versions", "workload", "targets", "gaps"}
+)
+CACHE: Mapping[str, Text] = {
+    "warm": say("warm: a prefix cache may find the shared beginning"),
+    "cold": say("cold: a prefix cache finds nothing at first"),
+    "bust": say("bust: a prefix cache never finds anything"),
+}
+
+
+def began(manifest: Mapping[str, Any]) -> str:
+    """Return when the run began, in the machine's view of the world's time; empty when unknown."""
+    wall_ns = manifest.get("began_wall_ns")
+    return _readable("began_wall_ns", wall_ns) if wall_ns else ""
+
+
+def machine_line(manifest: Mapping[str, Any]) -> Text | str:
+    """Return the machine in a few words; empty when unknown."""
+    machine = manifest.get("machine") or {}
+    if not machine.get("processor"):
+        return ""
+    cores, memory = machine.get("usable_cores"), machine.get("memory_limit_bytes") or machine.get("memory_total_bytes")
+    parts = [str(machine["processor"]), f"{number(cores)} CPU" if cores else "", size(memory) if memory else ""]
+    return ", ".join(each for each in parts if each)
+
+
+def setting_blocks(run: RecordedRun) -> list[Block]:
+    """Return the machine, the versions, the workload and the options."""
+    manifest = run.manifest
+    blocks: list[Block] = []
+    parts = (
+        (say("What was measured"), {"targets": manifest.get("targets"), **_rest(manifest)}),
+        (say("Workload"), manifest.get("workload")),
+        (say("Machine"), manifest.get("machine")),
+        (say("Versions"), manifest.get("versions")),
+    )
+    for title, part in parts:
+        if pairs := _pairs(part):
+            blocks.append(Facts(title=title, pairs=pairs))
+    if pairs := _pairs(manifest.get("options")):
+        blocks.append(Details(summary=say("All options"), blocks=[Facts(title=say("Options"), pairs=pairs)]))
+    return blocks
+
+
+def _rest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in manifest.items() if name not in _OWN}
+
+
+def _pairs(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Return a tree of facts as pairs of a dotted name and a readable value."""
+    match value:
+        case None | "" | [] | {}:
+            return []
+        case Mapping():
+            inner = ((f"{name}.{key}" if name and key else name or str(key), each) for key, each in value.items())
+            return [pair for key, each in inner for pair in _pairs(each, key)]
+        case list() | tuple() if any(isinstance(each, Mapping) for each in value):
+            return [pair for number_, each in enumerate(value, 1) for pair in _pairs(each, f"{name}.{number_}")]
+        case _:
+            return [(name, _readable(name, value))]
+
+
+def _readable(name: str, value: Any) -> str:  # noqa: PLR0911 -- one way out for each kind of value
+    last = name.rsplit(".", 1)[-1]
+    match value:
+        case bool():
+            return say("yes") if value else say("no")
+        case list() | tuple():
+            return " ".join(str(uncrossed(each)) for each in value)
+        case int() | float() if last.endswith("_bytes"):
+            return size(value)
+        case int() if last.endswith("wall_ns"):
+            return datetime.fromtimestamp(value / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        case int() | float() if last.endswith("_s"):
+            return seconds(float(value))
+        case int() | float() if last.endswith("_share"):
+            return percent(value)
+        case float():
+            return number(value)
+        case str() if last == "cache" and value in CACHE:
+            return CACHE[value]
+        case _:
+            return str(uncrossed(value))
+
+
+def validity_table(figures: Mapping[str, float]) -> Table | None:
+    """Return what the client measured about itself."""
+    titles = {
+        "schedule_lag_p50_s": say("Lateness of a request, median"),
+        "schedule_lag_p99_s": say("Lateness of a request, 99 %"),
+        "loop_lag_p99_s": say("Lateness of the event loop, 99 %"),
+        "client_cpu_share": say("Share of the machine's CPU that the client used"),
+        "client_cores": say("Cores that the client used"),
+        "dropped": say("Requests that the client did not send"),
+        "achieved_ratio": say("Requests sent, as a share of those due"),
+        "bias_ttft_s": say("What the client adds to a time to first token"),
+        "bias_gap_s": say("What the client adds to a gap"),
+        "cost_per_chunk_s": say("CPU time of the client for each chunk"),
+    }
+    rows: list[list[Cell | str]] = []
+    for name, value in figures.items():
+        share = name.endswith(("_share", "_ratio"))
+        text = seconds(value) if name.endswith("_s") else percent(value) if share else number(value)
+        rows.append([titles.get(name, name), Cell(text=text, order=value)])
+    columns = [Column(title=say("Figure")), Column(title=say("Value"), numeric=True)]
+    return Table(title=say("How the client watched itself"), columns=columns, rows=rows) if rows else None
+
+
+def failure_table(groups: Sequence[Group]) -> Table | None:
+    """Return the failures by kind, with what they said; None where there are none."""
+    records = [record for group in groups for record in group.records if record.failure is not None]
+    if not records:
+        return None
+    rows: list[list[Cell | str]] = []
+    for failure in Failure:
+        mine = [record for record in records if record.failure is failure]
+        if not mine:
+            continue
+        messages: dict[str, int] = {}
+        for record in mine:
+            messages[record.message] = messages.get(record.message, 0) + 1
+        said = sorted(messages, key=lambda each: -messages[each])[:_SHOWN_MESSAGES]
+        rows.append(
+            [
+                Cell(text=KINDS[failure], detail=f"`{failure}`"),
+                Cell(text=f"{len(mine):,}", order=len(mine)),
+                Cell(text=percent(len(mine) / max(sum(len(group.records) for group in groups), 1)), order=len(mine)),
+                "; ".join(each for each in said if each),
+            ]
+        )
+    columns = [Column(title=say("Failure")), Column(title=say("Requests"), numeric=True)]
+    columns += [Column(title=say("Share"), numeric=True), Column(title=say("What was said"))]
+    return Table(title=say("Failed requests by kind"), columns=columns, rows=rows)
+
+
+KINDS: Mapping[Failure, Text] = {
+    Failure.CONNECT: say("No connection"),
+    Failure.TIMEOUT: say("Took longer than allowed"),
+    Failure.REJECTED: say("The server found the request wrong"),
+    Failure.SHED: say("The server chose not to answer (busy)"),
+    Failure.FAILED: say("The server failed"),
+    Failure.CUT: say("The answer broke off"),
+    Failure.MALFORMED: say("The answer was not what the protocol allows"),
+    Failure.EMPTY: say("The answer was empty"),
+    Failure.INTERRUPTED: say("The run was stopped meanwhile"),
+}
+
+
+def definition_table(names: Collection[str]) -> Table:
+    """Return what every shown metric means."""
+    rows = [
+        [Cell(text=METRICS[name].title, detail=f"`{name}`"), METRICS[name].definition, METRICS[name].unit]
+        for name in METRICS
+        if name in names
+    ]
+    columns = [Column(title=say("Metric")), Column(title=say("Definition")), Column(title=say("Unit"))]
+    return Table(title=say("What the figures mean"), columns=columns, rows=rows, sortable=False)
+
+
+def rate_table(rates: Mapping[str, float | None]) -> Table:
+    """Return the figures that a run has one of."""
+    rows = [
+        [
+            Cell(text=METRICS[name].title, detail=f"`{name}`"),
+            Cell(text=quantity(value, METRICS[name].unit), order=value),
+        ]
+        for name, value in rates.items()
+        if value is not None
+    ]
+    columns = [Column(title=say("Figure")), Column(title=say("Value"), numeric=True)]
+    return Table(title=say("Rates and shares"), columns=columns, rows=rows)
+
+
+def again(run: RecordedRun) -> Code | None:
+    """Return the command that measures the same again; None where it is not known."""
+    command = run.manifest.get("command")
+    if not command:
+        return None
+    line = command if isinstance(command, str) else shlex.join(str(each) for each in command)
+    return Code(title=say("Measure it again"), text=line)

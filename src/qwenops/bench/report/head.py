@@ -1,0 +1,237 @@
+"""What is seen first: the verdict in one sentence, what is to be doubted, and the few figures that matter most."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qwenops.bench.conclusion import Conclusion, Finding, Outcome, uncrossed
+from qwenops.bench.folder import RecordedRun
+from qwenops.bench.report.figures import NONE, percent, quantity, seconds
+from qwenops.bench.stats import Summary
+from qwenops.bench.validity import Verdict
+from qwenops.page.document import Block, Details, Notice, Paragraph, Tile, Tiles, Tone
+from qwenops.text import Text, say
+
+MANY_FAILURES = 0.05
+"""From this share on, failures are what a run is about."""
+MOST_FINDINGS = 6
+_TONES = {
+    Outcome.PASS: Tone.GOOD,
+    Outcome.IMPROVED: Tone.GOOD,
+    Outcome.EQUIVALENT: Tone.GOOD,
+    Outcome.STABLE: Tone.GOOD,
+    Outcome.UNDECIDED: Tone.WARNING,
+    Outcome.INCONCLUSIVE: Tone.WARNING,
+    Outcome.FAIL: Tone.BAD,
+    Outcome.REGRESSED: Tone.BAD,
+    Outcome.LEAK: Tone.BAD,
+    Outcome.DRIFT: Tone.BAD,
+    Outcome.INVALID: Tone.BAD,
+}
+_SEVERITIES = {"info": Tone.NOTE, "warning": Tone.WARNING, "error": Tone.BAD}
+
+
+def head_of(run: RecordedRun, conclusion: Conclusion | None, summary: Summary | None) -> list[Block]:
+    """Return the blocks at the top of the page."""
+    blocks: list[Block] = [verdict(run, conclusion, summary), *doubts(run, conclusion)]
+    if summary is not None:
+        blocks.append(tiles(run, conclusion, summary))
+    own = own_sentences(run, conclusion)
+    blocks += [Paragraph(text=each) for each in (own[1:] if conclusion and conclusion.outcome in _TONES else own)]
+    return blocks
+
+
+def own_sentences(run: RecordedRun, conclusion: Conclusion | None) -> list[str]:
+    """Return what the command concluded; the warnings that `run.finish` puts before it have their own place."""
+    if conclusion is None:
+        return []
+    found = validity_of(run)
+    doubted = found["verdict"] in {Verdict.SUSPECT, Verdict.INVALID}
+    warnings = (run.summary.get("state") == "interrupted") + (1 + len(found["reasons"]) if doubted else 0)
+    return list(conclusion.sentences[warnings if "state" in run.summary else 0 :])
+
+
+def verdict(run: RecordedRun, conclusion: Conclusion | None, summary: Summary | None) -> Notice:
+    """Return the one sentence that the page is about."""
+    found = validity_of(run)
+    if found["verdict"] == Verdict.INVALID:
+        reason = found["reasons"][0] if found["reasons"] else ""
+        return Notice(
+            tone=Tone.BAD,
+            text=say("This measurement proves nothing: the client disturbed it."),
+            detail=reason,
+            large=True,
+        )
+    own = own_sentences(run, conclusion)
+    if conclusion is not None and conclusion.outcome in _TONES and own:
+        return Notice(tone=_TONES[conclusion.outcome], text=own[0], large=True)
+    if summary is None:
+        return Notice(tone=Tone.NOTE, text=own[0] if own else say("This run measured no request."), large=True)
+    return _of_counts(summary)
+
+
+def _of_counts(summary: Summary) -> Notice:
+    counts = summary.counts
+    judged = counts.ok + counts.failed
+    ttft, e2e = summary.distributions.get("ttft"), summary.distributions.get("e2e")
+    if not judged:
+        return Notice(tone=Tone.WARNING, text=say("No request came to its end."), large=True)
+    if counts.failed:
+        tone = Tone.BAD if counts.failed / judged >= MANY_FAILURES else Tone.WARNING
+        text = say(
+            "{failed} of {judged} requests failed ({share}).",
+            failed=counts.failed,
+            judged=judged,
+            share=percent(counts.failed / judged),
+        )
+    else:
+        tone, text = Tone.GOOD, say("All {judged} requests were answered.", judged=judged)
+    if counts.dropped:
+        tone = Tone.BAD
+    detail: Text | str = ""
+    if ttft and ttft.p50.value is not None and e2e and e2e.p50.value is not None:
+        detail = say(
+            "Half of the answers began within {ttft} and were complete within {e2e}.",
+            ttft=seconds(ttft.p50.value),
+            e2e=seconds(e2e.p50.value),
+        )
+    return Notice(tone=tone, text=text, detail=detail, large=True)
+
+
+def validity_of(run: RecordedRun) -> dict[str, Any]:
+    """Return the client's judgement of itself: `verdict`, `reasons`, `figures`."""
+    found = run.summary.get("validity") or run.manifest.get("validity") or {}
+    reasons = uncrossed(found.get("reasons", []))
+    return {
+        "verdict": found.get("verdict"),
+        "reasons": list(reasons),
+        "figures": dict(found.get("figures", {})),
+    }
+
+
+def doubts(run: RecordedRun, conclusion: Conclusion | None) -> list[Block]:
+    """Return everything that speaks against the figures, the worst first."""
+    blocks: list[Block] = []
+    if conclusion is None:
+        blocks.append(
+            Notice(
+                tone=Tone.WARNING,
+                text=say("This run has no conclusion: it was cut off, or is still going on."),
+                detail=say("The figures are those of the requests that were recorded. `--resume` continues it."),
+            )
+        )
+    elif any(driven.interrupted for driven in run.drivens):
+        blocks.append(
+            Notice(tone=Tone.WARNING, text=say("The run was stopped before its end; this is a partial result."))
+        )
+    blocks += _of_validity(run)
+    blocks += [
+        Notice(
+            tone=Tone.WARNING,
+            text=say("The run was interrupted for {lost} and continued.", lost=seconds(gap.lost_s))
+            if gap.lost_s
+            else say("The run was interrupted and continued."),
+        )
+        for gap in run.gaps
+    ]
+    return [*blocks, *_findings(conclusion.findings if conclusion else ())]
+
+
+def _of_validity(run: RecordedRun) -> list[Block]:
+    found = validity_of(run)
+    match found["verdict"]:
+        case Verdict.SUSPECT:
+            return [
+                Notice(tone=Tone.WARNING, text=say("The measurement is suspect."), detail=each)
+                for each in found["reasons"]
+            ] or [Notice(tone=Tone.WARNING, text=say("The measurement is suspect."))]
+        case Verdict.INVALID:
+            return [Notice(tone=Tone.BAD, text=each) for each in found["reasons"][1:]]
+        case _:
+            return []
+
+
+def _findings(findings: Sequence[Finding]) -> list[Block]:
+    order = {"error": 0, "warning": 1, "info": 2}
+    notices: list[Block] = [
+        Notice(tone=_SEVERITIES[each.severity], text=each.text)
+        for each in sorted(findings, key=lambda found: order[found.severity])
+    ]
+    rest = notices[MOST_FINDINGS:]
+    more = [Details(summary=say("{num} more findings", num=len(rest)), blocks=rest)] if rest else []
+    return [*notices[:MOST_FINDINGS], *more]
+
+
+def tiles(run: RecordedRun, conclusion: Conclusion | None, summary: Summary) -> Tiles:
+    """Return the headline figures."""
+    found = [_answered(summary), _latency(summary, "ttft", say("First token, median"))]
+    found += [_latency(summary, "e2e", say("Whole answer, median")), _tokens(summary), _rate(summary)]
+    if summary.rates.get("attainment") is not None:
+        found.append(_attainment(summary, conclusion))
+    found.append(_believed(run))
+    return Tiles(tiles=[tile for tile in found if tile is not None])
+
+
+def _answered(summary: Summary) -> Tile:
+    counts = summary.counts
+    judged = counts.ok + counts.failed
+    tone = Tone.GOOD if judged and not counts.failed else Tone.BAD if counts.failed else Tone.PLAIN
+    detail = say(
+        "{failed} failed ({share})", failed=counts.failed, share=percent(counts.failed / judged if judged else None)
+    )
+    return Tile(name=say("Answered"), value=f"{counts.ok:,} / {judged:,}", detail=detail, tone=tone)
+
+
+def _latency(summary: Summary, name: str, title: Text) -> Tile | None:
+    found = summary.distributions.get(name)
+    if found is None:
+        return None
+    p95 = found.p95
+    high = seconds(p95.value) if p95.value is not None else p95.note or NONE
+    return Tile(name=title, value=seconds(found.p50.value), detail=say("95 %: {high}", high=high))
+
+
+def _tokens(summary: Summary) -> Tile | None:
+    rate = summary.rates.get("output_tokens_per_s")
+    if rate is None:
+        return None
+    return Tile(name=say("Tokens written"), value=quantity(rate, "tok/s"), detail=_token_source(summary))
+
+
+def _token_source(summary: Summary) -> Text | str:
+    match summary.token_source:
+        case "server":
+            return say("counted by the server")
+        case "tokenizer":
+            return say("counted by the tokenizer")
+        case "estimate":
+            return say("estimated")
+        case _:
+            return ""
+
+
+def _rate(summary: Summary) -> Tile | None:
+    rate, target = summary.rates.get("completed_rate"), summary.arrivals.target_rate
+    if rate is None:
+        return None
+    wanted = say("{target} sent on schedule", target=quantity(target, "1/s")) if target is not None else ""
+    return Tile(name=say("Answers"), value=quantity(rate, "1/s"), detail=wanted)
+
+
+def _attainment(summary: Summary, conclusion: Conclusion | None) -> Tile:
+    share = summary.rates["attainment"]
+    tone = _TONES.get(conclusion.outcome, Tone.PLAIN) if conclusion else Tone.PLAIN
+    detail = say("{rate} good answers", rate=quantity(summary.rates.get("goodput"), "1/s"))
+    return Tile(name=say("Met the objective"), value=percent(share), detail=detail, tone=tone)
+
+
+def _believed(run: RecordedRun) -> Tile:
+    names: Mapping[str, tuple[Text, Tone]] = {
+        Verdict.VALID: (say("valid"), Tone.GOOD),
+        Verdict.SUSPECT: (say("suspect"), Tone.WARNING),
+        Verdict.INVALID: (say("invalid"), Tone.BAD),
+    }
+    found = validity_of(run)
+    value, tone = names.get(str(found["verdict"]), (say("not judged"), Tone.PLAIN))
+    share = found["figures"].get("client_cpu_share")
+    detail = say("the client used {share} of the CPU", share=percent(share)) if share is not None else ""
+    return Tile(name=say("Measurement"), value=value, detail=detail, tone=tone)

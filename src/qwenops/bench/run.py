@@ -98,6 +98,7 @@ class _Scene:
     began_ns: int
     """On the clock."""
     progress: Progress
+    workload: Workload
     keep: Callable[[RequestRecord], None]
     positions: int = 0
     """How many were used so far."""
@@ -160,6 +161,7 @@ class Run:
         segment: Segment,
         target: str = "",
         *,
+        workload: Workload | None = None,
         each: Callable[[RequestRecord], None] | None = None,
         overload: bool = False,
     ) -> Driven:
@@ -168,11 +170,12 @@ class Run:
         Args:
             segment: What to send.
             target: Which target; the only one needs no name.
+            workload: What to ask, where that is not the run's own.
             each: Is told each record as it ends, also those of an earlier sitting; then the returned `Driven` holds no
                 records, so that a run of hours needs no more memory than one of minutes.
             overload: Whether more is to be sent than can be done; then what is not sent is no fault of the client.
         """
-        number, past = self._number, self._past_segment(self._number)
+        past = self._past_segment(self._number)
         if past is not None:
             past.check(segment, target)
         records: list[RequestRecord] = []
@@ -189,8 +192,8 @@ class Run:
                 records=(),
                 interrupted=True,
             )
+        scene, before = self._open_scene(segment, target, past, workload or self.workload, keep)
         self._number += 1
-        scene, before = self._open_scene(segment, target, number, past, keep)
         course = Course(
             line=self._line(target),
             prepare=partial(self._prepare, scene),
@@ -208,6 +211,10 @@ class Run:
         driven = replace(driven, records=tuple(sorted(records, key=lambda record: record.index)))
         self._close_scene(scene, driven, overload=overload)
         return driven
+
+    def workload_with(self, **changes: Any) -> Workload:
+        """Open the run's workload with other options, such as another cache policy."""
+        return open_workload(replace(self.options, **changes), salt=str(self.workload.facts.get("salt", "")))
 
     def validity(self) -> Validity:
         """Judge the client so far."""
@@ -311,16 +318,16 @@ class Run:
         self,
         segment: Segment,
         target: str,
-        number: int,
         past: PastSegment | None,
+        workload: Workload,
         keep: Callable[[RequestRecord], None],
     ) -> tuple[_Scene, Before]:
         """Begin a segment, or go on in the one that was under way."""
-        progress = Progress()
+        progress, number = Progress(), self._number
         self._note_schedule(segment)
         if past is None:
             began_ns, first_index, over = self.clock.now_ns(), self._next_index, frozenset[int]()
-            line = {
+            line: dict[str, Any] = {
                 "event": "began",
                 "number": number,
                 "at_ns": began_ns - self.origin_ns,
@@ -328,6 +335,8 @@ class Run:
                 "first_index": first_index,
                 "segment": segment_data(segment),
             }
+            if workload is not self.workload:
+                line["workload"] = {"name": workload.name, **workload.facts}
             self.folder.add("segments", line)
         else:
             assert self._past is not None  # noqa: S101 -- it came from there
@@ -348,6 +357,7 @@ class Run:
             first_index=first_index,
             began_ns=began_ns,
             progress=progress,
+            workload=workload,
             keep=keep,
             positions=max(over, default=-1) + 1,
         )
@@ -369,7 +379,7 @@ class Run:
         scene.positions = max(scene.positions, position + 1)
         number = scene.segment.first_item + position
         warmup = scene.segment.phase is Phase.WARMUP
-        ask = self.workload.warmup(number) if warmup else self.workload.ask(number)
+        ask = scene.workload.warmup(number) if warmup else scene.workload.ask(number)
         index = scene.first_index + position
         return self._line(scene.target).errand(ask, index=index, segment=scene.segment.name, phase=scene.segment.phase)
 

@@ -1,0 +1,404 @@
+"""What hours of the same load did to a server: memory that grows, descriptors that leak, latency that drifts. Pure.
+
+Each series is cut into 20 blocks of equal time (means; medians of latency), after the first tenth, in which caches
+fill. Over the blocks:
+
+* the slope is Theil and Sen's, with its interval;
+* whether there is a trend is asked with Kendall's tau, held against series without one whose blocks depend on one
+  another as much as these do. Neighbouring samples of a server are alike, and a test that takes them as independent
+  finds a trend in most quiet runs. What wanders more slowly than a fiftieth of the run cannot be told from a trend;
+* a step is the best cut into levels, and must stand out of the noise of dependent blocks, too;
+* growth that ends is not a leak: the second half must still grow at half the pace.
+
+A verdict is about what matters (`Limits`) and is surely there. All series of a run share one error rate (Holm).
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qwenops.bench.conclusion import Cell, Finding, Outcome, Table
+from qwenops.bench.definitions import METRICS, NS_PER_S
+from qwenops.bench.record import RequestRecord
+from qwenops.statistics.fits import (
+    Slope,
+    change_points,
+    correlation_inflation,
+    mann_kendall,
+    neighbours,
+    theil_sen,
+)
+from qwenops.statistics.hypotheses import holm
+from qwenops.text import Text, say
+
+NUM_BLOCKS = 20
+FEWEST_BLOCKS = 12
+SKIPPED = 0.1
+"""Of the time, at the beginning."""
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
+MIB = 2**20
+_STEP_PENALTY = 4.0
+_SHORTEST_LEVEL = 3
+_SLOPED = 0.05
+
+Array = npt.NDArray[np.float64]
+
+
+class Kind(StrEnum):
+    """What a series is of."""
+
+    MEMORY = "memory"
+    """In bytes."""
+    DESCRIPTORS = "descriptors"
+    LATENCY = "latency"
+    """In seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """A quantity over the time of a run."""
+
+    name: str
+    kind: Kind
+    times_s: Sequence[float]
+    """Since the run's origin."""
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """From where on a change matters, and how often a quiet server may be called anything but stable."""
+
+    growth_per_day: float = 0.01
+    """Of memory and descriptors, as a share of their level."""
+    latency_change: float = 0.05
+    """Over the run, or at a step, as a share of its level."""
+    alpha: float = 0.04
+    """For the trends; steps take the hundredth that is left of 5 %."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Where the level changed for good."""
+
+    at_s: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    """What became of one series."""
+
+    name: str
+    kind: Kind
+    blocks: int
+    level: float
+    """Median over the blocks."""
+    slope: Slope
+    """Per second."""
+    change: float
+    """The slope times the time looked at."""
+    tau: float
+    p: float
+    """Holm's, over all series of the run."""
+    correlation: float
+    """Of neighbouring blocks."""
+    levels_off: bool
+    """Whether the second half grows at less than half the pace of the whole."""
+    steps: tuple[Step, ...]
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """What became of all series."""
+
+    outcome: Outcome
+    """Stable, leak, drift, or inconclusive where no series is long enough."""
+    trends: tuple[Trend, ...]
+    too_short: tuple[str, ...]
+    """Series with too few samples to say anything."""
+
+
+def judge_drift(series: Sequence[Series], limits: Limits | None = None) -> Drift:
+    """Return whether anything grew or drifted."""
+    limits = limits or Limits()
+    found = {each.name: _trend(each) for each in series}
+    trends = [trend for trend in found.values() if trend is not None]
+    adjusted = holm([trend.p for trend in trends])
+    judged = tuple(
+        replace(trend, p=p, outcome=_outcome(trend, p, limits)) for trend, p in zip(trends, adjusted, strict=True)
+    )
+    outcomes = {trend.outcome for trend in judged}
+    worst = next((each for each in (Outcome.LEAK, Outcome.DRIFT, Outcome.STABLE) if each in outcomes), None)
+    return Drift(
+        outcome=worst or Outcome.INCONCLUSIVE,
+        trends=judged,
+        too_short=tuple(name for name, trend in found.items() if trend is None),
+    )
+
+
+def blocks_of(series: Series, num: int = NUM_BLOCKS) -> tuple[Array, Array]:
+    """Return the middles and the levels of blocks of equal time; a block without samples is left out."""
+    times, values = np.asarray(series.times_s, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
+    if times.size < 2 * num:
+        return np.empty(0), np.empty(0)
+    first, last = float(times.min()), float(times.max())
+    edges = np.linspace(first + SKIPPED * (last - first), last, num + 1)
+    place = np.searchsorted(edges, times, side="right") - 1
+    place[times == last] = num - 1
+    level = np.median if series.kind is Kind.LATENCY else np.mean
+    filled = [each for each in range(num) if (place == each).any()]
+    levels = np.array([float(level(values[place == each])) for each in filled])
+    return ((edges[:-1] + edges[1:]) / 2)[filled], levels
+
+
+def memory_and_descriptors(samples: Iterable[Mapping[str, Any]]) -> tuple[Series, ...]:
+    """Return the series in samples of the host (`host.jsonl`); those that no sample has are left out.
+
+    PSS counts shared pages once; where it can be read, RSS is not judged beside it.
+    """
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for sample in samples:
+        for name in _HOST_SERIES:
+            if isinstance(value := sample.get(name), int | float) and "at_ns" in sample:
+                times, values = found.setdefault(name, ([], []))
+                times.append(sample["at_ns"] / NS_PER_S)
+                values.append(float(value))
+    enough = {name for name, (times, _) in found.items() if len(times) >= 2 * NUM_BLOCKS}
+    dropped = {"server_rss_bytes"} if "server_pss_bytes" in enough else {"server_pss_bytes"} - enough
+    return tuple(
+        Series(name=name, kind=kind, times_s=found[name][0], values=found[name][1])
+        for name, kind in _HOST_SERIES.items()
+        if name in found and name not in dropped
+    )
+
+
+def latency(records: Iterable[RequestRecord], name: str = "e2e") -> Series:
+    """Return a metric of the good answers over the time at which they were due."""
+    metric = METRICS[name]
+    times, values = [], []
+    for record in records:
+        value = metric.of_request(record) if metric.of_request and record.failure is None else None
+        if value is not None:
+            times.append(record.scheduled_ns / NS_PER_S)
+            values.append(value)
+    return Series(name=name, kind=Kind.LATENCY, times_s=times, values=values)
+
+
+def drift_sentences(drift: Drift) -> tuple[Text, ...]:
+    """Say what came out, the worst first."""
+    said = [_sentence(trend) for trend in drift.trends if trend.outcome is Outcome.LEAK]
+    said += [_sentence(trend) for trend in drift.trends if trend.outcome is Outcome.DRIFT]
+    if not said and drift.trends:
+        names = ", ".join(trend.name for trend in drift.trends)
+        said.append(say("STABLE: nothing that matters changed in {names}.", names=names))
+    if drift.too_short:
+        said.append(
+            say(
+                "Too few samples to judge {names}: measure longer.",
+                names=", ".join(drift.too_short),
+            )
+        )
+    return tuple(said) or (say("INCONCLUSIVE: there was nothing to judge."),)
+
+
+def drift_findings(drift: Drift) -> tuple[Finding, ...]:
+    """Return the steps, and growth that ended, each with its time."""
+    found = [
+        Finding(
+            text=say(
+                "The level of {name} changed by {change:+.1%} at {at_s:.0f} s.",
+                name=trend.name,
+                change=step.after / step.before - 1 if step.before else math.inf,
+                at_s=step.at_s,
+            ),
+            severity="warning",
+            from_ns=round(step.at_s * NS_PER_S),
+            to_ns=round(step.at_s * NS_PER_S),
+        )
+        for trend in drift.trends
+        for step in trend.steps
+    ]
+    found += [
+        Finding(text=say("{name} grew at first and then levelled off.", name=trend.name))
+        for trend in drift.trends
+        if trend.levels_off
+    ]
+    return tuple(found)
+
+
+def drift_table(drift: Drift) -> Table:
+    """Return all slopes with their intervals, in the units of people."""
+    rows: list[tuple[Cell, ...]] = []
+    for trend in drift.trends:
+        factor, unit = _shown(trend.kind)
+        slope = [each * factor * HOUR_S for each in (trend.slope.value, trend.slope.low, trend.slope.high)]
+        verdict = trend.outcome.value.upper()
+        rows.append((trend.name, trend.level * factor, unit, *slope, trend.tau, trend.p, verdict))
+    return Table(
+        title=say("Slopes per hour, with 95 % intervals"),
+        headings=(
+            say("Series"),
+            say("Level"),
+            say("Unit"),
+            say("per hour"),
+            say("low"),
+            say("high"),
+            say("Kendall's tau"),
+            say("p (corrected)"),
+            say("Result"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def drift_data(drift: Drift) -> dict[str, Any]:
+    """Return it for scripts: bytes, descriptors and seconds, per hour."""
+    return {
+        "outcome": drift.outcome.value,
+        "too_short": list(drift.too_short),
+        "series": [
+            {
+                "name": trend.name,
+                "kind": trend.kind.value,
+                "blocks": trend.blocks,
+                "level": trend.level,
+                "slope_per_hour": trend.slope.value * HOUR_S,
+                "low_per_hour": _finite(trend.slope.low * HOUR_S),
+                "high_per_hour": _finite(trend.slope.high * HOUR_S),
+                "tau": trend.tau,
+                "p": trend.p,
+                "correlation": trend.correlation,
+                "levels_off": trend.levels_off,
+                "steps": [{"at_s": step.at_s, "before": step.before, "after": step.after} for step in trend.steps],
+                "outcome": trend.outcome.value,
+            }
+            for trend in drift.trends
+        ],
+    }
+
+
+_HOST_SERIES: Mapping[str, Kind] = {
+    "server_pss_bytes": Kind.MEMORY,
+    "server_rss_bytes": Kind.MEMORY,
+    "server_descriptors": Kind.DESCRIPTORS,
+}
+
+
+def _trend(series: Series) -> Trend | None:
+    times, levels = blocks_of(series)
+    if levels.size < FEWEST_BLOCKS:
+        return None
+    rough = theil_sen(times, levels)
+    correlation = neighbours(levels - rough.value * times)
+    inflation = correlation_inflation(correlation)
+    slope = theil_sen(times, levels, inflation=inflation)
+    kendall = mann_kendall(levels, correlation=correlation)
+    half = levels.size // 2
+    later = theil_sen(times[half:], levels[half:])
+    return Trend(
+        name=series.name,
+        kind=series.kind,
+        blocks=int(levels.size),
+        level=float(np.median(levels)),
+        slope=slope,
+        change=slope.value * float(times[-1] - times[0]),
+        tau=kendall.tau,
+        p=kendall.p,
+        correlation=correlation,
+        levels_off=slope.low > 0 and later.high < slope.value / 2,
+        # On a slope every part is a level of its own: there, steps are looked for in what the line leaves.
+        steps=_steps(times, levels - rough.value * times * (kendall.p < _SLOPED), correlation),
+        outcome=Outcome.STABLE,
+    )
+
+
+def _steps(times: Array, levels: Array, correlation: float) -> tuple[Step, ...]:
+    # A step makes blocks look alike, too: what is alike is asked of what one step leaves.
+    inflation = correlation_inflation(min(correlation, neighbours(_without_step(levels))))
+    cuts = change_points(levels, penalty=_STEP_PENALTY * inflation, shortest=_SHORTEST_LEVEL)
+    edges = (0, *cuts, levels.size)
+    means = [float(levels[first:last].mean()) for first, last in itertools.pairwise(edges)]
+    return tuple(
+        Step(at_s=float(times[cut - 1] + times[cut]) / 2, before=means[number], after=means[number + 1])
+        for number, cut in enumerate(cuts)
+    )
+
+
+def _without_step(levels: Array) -> Array:
+    """Return what is left of a series when the step that explains most of it is taken out."""
+    best: Array = levels - levels.mean()
+    for cut in range(_SHORTEST_LEVEL, levels.size - _SHORTEST_LEVEL + 1):
+        left = np.concatenate((levels[:cut] - levels[:cut].mean(), levels[cut:] - levels[cut:].mean()))
+        if left @ left < best @ best:
+            best = left
+    return best
+
+
+def _outcome(trend: Trend, p: float, limits: Limits) -> Outcome:
+    level = abs(trend.level) or 1.0
+    surely = p < limits.alpha
+    if trend.kind is Kind.LATENCY:
+        moved = max((abs(step.after - step.before) for step in trend.steps), default=0.0) / level
+        drifts = surely and abs(trend.change) / level >= limits.latency_change
+        return Outcome.DRIFT if drifts or moved >= limits.latency_change else Outcome.STABLE
+    grows = surely and trend.slope.value * DAY_S / level >= limits.growth_per_day
+    return Outcome.LEAK if grows and not trend.levels_off else Outcome.STABLE
+
+
+def _sentence(trend: Trend) -> Text:
+    factor, unit = _shown(trend.kind)
+    low, high = trend.slope.low * factor * HOUR_S, trend.slope.high * factor * HOUR_S
+    slope = trend.slope.value * factor * HOUR_S
+    if trend.outcome is Outcome.LEAK:
+        return say(
+            "LEAK: {name} grows by {slope:.2f} {unit} per hour (95 % interval {low:.2f} to {high:.2f}).",
+            name=trend.name,
+            slope=slope,
+            unit=unit,
+            low=low,
+            high=high,
+        )
+    if abs(trend.change) < max((abs(step.after - step.before) for step in trend.steps), default=0.0):
+        step = max(trend.steps, key=lambda each: abs(each.after - each.before))
+        return say(
+            "DRIFT: {name} went from {before:.3f} to {after:.3f} {unit} at {at_s:.0f} s.",
+            name=trend.name,
+            before=step.before * factor,
+            after=step.after * factor,
+            unit=unit,
+            at_s=step.at_s,
+        )
+    return say(
+        "DRIFT: {name} changes by {slope:+.4f} {unit} per hour (95 % interval {low:+.4f} to {high:+.4f}), "
+        "{share:+.1%} over the run.",
+        name=trend.name,
+        slope=slope,
+        unit=unit,
+        low=low,
+        high=high,
+        share=trend.change / (abs(trend.level) or 1.0),
+    )
+
+
+def _shown(kind: Kind) -> tuple[float, str]:
+    match kind:
+        case Kind.MEMORY:
+            return 1 / MIB, "MiB"
+        case Kind.DESCRIPTORS:
+            return 1.0, ""
+        case Kind.LATENCY:
+            return 1.0, "s"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -197,6 +197,12 @@ def read_pss_bytes(proc: Path, pid: int) -> int | None:
     return None if kibibytes is None else kibibytes * _KIB
 
 
+def read_peak_bytes(proc: Path, pid: int) -> int | None:
+    """Return the most memory that a process has had resident."""
+    kibibytes = parse_int(read_table(proc / str(pid) / "status", ":").get("VmHWM", "").removesuffix("kB").strip())
+    return None if kibibytes is None else kibibytes * _KIB
+
+
 def read_frequency_hz(cpus: Path) -> float | None:
     """Return the mean frequency of the CPUs below /sys/devices/system/cpu; None where nobody says."""
     found = [value for folder in _cpu_folders(cpus) if (value := read_int(folder / "cpufreq/scaling_cur_freq"))]

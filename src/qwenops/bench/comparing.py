@@ -189,6 +189,12 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
 def verdict(comparison: Comparison) -> Text:
     """Say what came out."""
     primary = comparison.primary
+    if (primary is None or primary.interval is None) and comparison.outcome is not Outcome.INCONCLUSIVE:
+        return say(
+            "{outcome}: the two fail differently often, and no pair of blocks has the figure {measure}.",
+            outcome=comparison.outcome.value.upper(),
+            measure=comparison.design.primary,
+        )
     if primary is None or primary.interval is None:
         return say("INCONCLUSIVE: no pair of blocks has the figure {measure}.", measure=comparison.design.primary)
     change = {
@@ -268,45 +274,38 @@ def remarks(comparison: Comparison) -> tuple[Text, ...]:
 
 async def _measured(run: Run, plan: Plan, design: Design, names: tuple[str, ...]) -> Comparison:
     """Drive the pairs, look when the design says so, and stop when it is decided."""
-    workload = run.workload
-    try:
-        await _rehearse(run, plan, names, workload)
-        pairs: list[Pair] = []
-        comparison = compare((), design, look=0)
-        for look, until in enumerate(design.looks):
-            stage = until - len(pairs)
-            for first in first_sides(stage, run.options.seed + look):
-                if (pair := await _pair(run, plan, names, workload, len(pairs) + 1, first)) is None:
-                    return compare(pairs, design, look=look)
-                pairs.append(pair)
-                _expect(run, design, len(pairs))
-            comparison = compare(pairs, design, look=look)
-            if comparison.outcome is not Outcome.INCONCLUSIVE:
-                break
-        return comparison
-    finally:
-        run.workload = workload
+    await _rehearse(run, plan, names)
+    pairs: list[Pair] = []
+    comparison = compare((), design, look=0)
+    for look, until in enumerate(design.looks):
+        for first in first_sides(until - len(pairs), run.options.seed + look):
+            if (pair := await _pair(run, plan, names, len(pairs) + 1, first)) is None:
+                return compare(pairs, design, look=look)
+            pairs.append(pair)
+            _expect(run, design, len(pairs))
+        comparison = compare(pairs, design, look=look)
+        if comparison.outcome is not Outcome.INCONCLUSIVE:
+            break
+    return comparison
 
 
-async def _rehearse(run: Run, plan: Plan, names: tuple[str, ...], workload: Workload) -> None:
-    for side, name in zip(SIDES, names, strict=True):
-        if run.interrupted or (side != SIDES[0] and name == names[0]):
-            return
-        run.workload = Rehearsal(of=_marked(workload, f"before {side}"))
-        load = ClosedLoop(users=run.options.users or 1, requests=plan.requests)
-        await run.drive(Segment(name=f"before {side}", load=load, phase=Phase.WARMUP), name)
+async def _rehearse(run: Run, plan: Plan, names: tuple[str, ...]) -> None:
+    """Let each target answer the requests once, unmeasured."""
+    load = ClosedLoop(users=run.options.users or 1, requests=plan.requests)
+    for name in dict.fromkeys(names):
+        side = SIDES[names.index(name)]
+        rehearsal = Rehearsal(of=_marked(run.workload, f"before {side}"))
+        await run.drive(Segment(name=f"before {side}", load=load, phase=Phase.WARMUP), name, workload=rehearsal)
 
 
-async def _pair(
-    run: Run, plan: Plan, names: tuple[str, ...], workload: Workload, number: int, first: int
-) -> Pair | None:
+async def _pair(run: Run, plan: Plan, names: tuple[str, ...], number: int, first: int) -> Pair | None:
     """Drive both blocks of a pair; None when the run is stopped before both are over."""
     found: dict[str, Driven] = {}
     one_server = _place(run, names[0]) == _place(run, names[1])
     for side in (SIDES[first], SIDES[1 - first]):
-        run.workload = _marked(workload, f"{number}{side}" if one_server else f"{number}")
+        workload = _marked(run.workload, f"{number}{side}" if one_server else f"{number}")
         before_ns = run.clock.now_ns()
-        found[side] = await run.drive(_block(run, plan, number, side), names[SIDES.index(side)])
+        found[side] = await run.drive(_block(run, plan, number, side), names[SIDES.index(side)], workload=workload)
         if run.interrupted or found[side].interrupted:
             return None
         if run.clock.now_ns() - before_ns > _INSTANT_NS:

@@ -18,7 +18,7 @@ from qwenops.statistics.fits import (
     pava,
     theil_sen,
 )
-from qwenops.statistics.hypotheses import bootstrap_bca, holm, sign_flip_p, t_test_p, tost_p
+from qwenops.statistics.hypotheses import bootstrap_bca, bootstrap_series, holm, sign_flip_p, t_test_p, tost_p
 from qwenops.statistics.samples import (
     CONFIDENCE,
     Interval,
@@ -54,6 +54,7 @@ __all__ = [
     "binomial_lower",
     "binomial_upper",
     "bootstrap_bca",
+    "bootstrap_series",
     "change_points",
     "correlation_inflation",
     "dispersion",

@@ -62,6 +62,31 @@ def bootstrap_bca(
     return Interval(low=limit(tail), high=limit(1 - tail), confidence=confidence)
 
 
+def bootstrap_series(
+    runs: Sequence[Values], statistic: Statistic, *, seed: int, resamples: int = 4000, at_once: int = 2_000_000
+) -> Array:
+    """Return a statistic of many resamples of one or several independent series whose neighbours depend on each other.
+
+    With several series, series are drawn first; from each, blocks of neighbours are drawn (n^(1/3) long, wrapped
+    around its end) until it is as long as it was. The statistic is of all drawn values together.
+    """
+    rng = np.random.default_rng(seed)
+    series = [np.asarray(run, dtype=np.float64) for run in runs]
+    total = max(1, sum(each.size for each in series))
+    found = []
+    for first in range(0, resamples, max(1, at_once // total)):
+        num = min(max(1, at_once // total), resamples - first)
+        if len(series) == 1:
+            found.append(statistic(_resampled(series[0], num, rng)))
+        else:
+            chosen = rng.integers(0, len(series), (num, len(series)))
+            found += [
+                statistic(np.concatenate([_resampled(series[each], 1, rng)[0] for each in row])[None, :])
+                for row in chosen
+            ]
+    return np.concatenate(found)
+
+
 def sign_flip_p(values: Values, *, seed: int = 0) -> float:
     """Return how likely a mean at least so far from 0 is if each value might as well have had the other sign.
 
@@ -97,6 +122,14 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return tuple(adjusted)
+
+
+def _resampled(series: Array, num: int, rng: np.random.Generator) -> Array:
+    """Draw a series `num` times in blocks of neighbours."""
+    length = max(1, round(series.size ** (1 / 3)))
+    starts = rng.integers(0, series.size, (num, -(-series.size // length)))
+    places = (starts[:, :, None] + np.arange(length)) % series.size
+    return series[places.reshape(num, -1)[:, : series.size]]
 
 
 @lru_cache(maxsize=4)

@@ -62,7 +62,7 @@ messages: $(VENV)/.dev ## Collect the sentences for translation and compile the 
 	$(BIN)/python tools/collect_messages.py
 
 reference: $(VENV)/.dev ## Write docs/reference from the code
-	$(BIN)/python tools/generate_reference.py
+	$(BIN)/python -m tools.generate_reference
 
 clean: ## Remove what these commands made inside the checkout
 	rm -rf $(VENV) docs/_build dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,7 +1,7 @@
-"""Write the reference pages from the code: commands, options, errors, metrics, HTTP API.
+"""Write the reference pages from the code: commands, options, errors, metrics, HTTP API, measured quantities.
 
-python tools/generate_reference.py            # write docs/reference/*.md
-python tools/generate_reference.py --check    # change nothing; exit 1 when a page is out of date
+python -m tools.generate_reference            # write docs/reference/*.md and docs/zh/reference/*.md
+python -m tools.generate_reference --check    # change nothing; exit 1 when a page is out of date
 """
 
 import argparse
@@ -26,8 +26,10 @@ from qwenops.serve.openapi import complete
 from qwenops.serve.options import ServeOptions
 from qwenops.serve.schemas import IGNORED_FIELDS, REFUSED_FIELDS
 from qwenops.serve.site import Farewell, build_site
+from qwenops.text import Language
+from tools.definitions_page import definitions_parts, table
 
-FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+FOLDER = Path(__file__).parent.parent / "docs"
 WIDTH = 88
 MANY = 10**9
 NOTE = "<!-- Written by tools/generate_reference.py; change the code instead. -->"
@@ -73,8 +75,9 @@ def cli_page() -> str:
         "# Commands",
         (
             "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 gate not met, 4 a part is missing, "
-            "130 interrupted. With `--json`, data (or an error) is one JSON document on standard output; its `schema` "
-            "names its form and version. Progress, remarks and errors go to standard error."
+            "130 interrupted; `bench gate` and `bench slo` also 10 regression, 11 objective missed, 12 inconclusive, "
+            "13 a run that proves nothing. With `--json`, data (or an error) is one JSON document on standard output; its "
+            "`schema` names its form and version. Progress, remarks and errors go to standard error."
         ),
     ]
     for path, ctx in sorted(commands(), key=lambda item: item[0]):
@@ -219,21 +222,21 @@ def api_type(field: dict[str, Any]) -> str:
     return word
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in lines
-    )
+def definitions_page(language: Language) -> str:
+    """Return the page of what `qwenops bench` measures, in a language."""
+    return "\n\n".join((NOTE, *definitions_parts(language)))
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "cli.md": cli_page,
-    "options.md": options_page,
-    "errors.md": errors_page,
-    "metrics.md": metrics_page,
-    "api.md": api_page,
+    "reference/cli.md": cli_page,
+    "reference/options.md": options_page,
+    "reference/errors.md": errors_page,
+    "reference/metrics.md": metrics_page,
+    "reference/api.md": api_page,
+    "reference/definitions.md": lambda: definitions_page("en"),
+    "zh/reference/definitions.md": lambda: definitions_page("zh"),
 }
+"""By its place within the documentation."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -251,6 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             code = 1
         elif not options.check:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, "utf-8")
     return code
 

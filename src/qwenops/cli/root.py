@@ -19,6 +19,7 @@ COMMANDS = {
     "rm": ("qwenops.cli.models:remove", say("Remove a model from the store.")),
     "run": ("qwenops.cli.run:run", say("Ask a model once, or chat with it.")),
     "serve": ("qwenops.cli.serve:serve", say("Serve a model over HTTP.")),
+    "bench": ("qwenops.cli.bench:bench", say("Measure a server: how fast, how much, how steadily.")),
     "ps": ("qwenops.cli.servers:ps", say("List the servers that run here.")),
     "stop": ("qwenops.cli.servers:stop", say("Stop a server.")),
     "keys": ("qwenops.cli.keys:keys", say("Create, list and revoke API keys.")),

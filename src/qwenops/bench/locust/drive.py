@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from qwenops.atomic import write_text
 from qwenops.bench.conclusion import Conclusion
-from qwenops.bench.folder import record_of, segment_data
+from qwenops.bench.folder import read_manifest, record_of, segment_data
+from qwenops.bench.load import concluded
 from qwenops.bench.locust.plan import (
     KEY_VARIABLE,
     ORIGIN_VARIABLE,
@@ -25,11 +26,13 @@ from qwenops.bench.locust.plan import (
     LocustPlan,
     locustfile,
     master_argv,
+    plan_of,
     worker_argv,
 )
 from qwenops.bench.record import RequestRecord
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.bench.slo import parse_slo
 from qwenops.command import DEVNULL, Secret, Spawned, spawn
 from qwenops.errors import CommandError, ConfigError, DeadlineError, MissingPartError
 from qwenops.text import say
@@ -47,8 +50,6 @@ START_S = 90.0
 """Longest time until the workers are there, and to end after the last answer."""
 STOP_GRACE_S = 15.0
 TAIL_CHARACTERS = 1500
-DEFAULT_USERS = 5
-DEFAULT_RUN_TIME_S = 60.0
 
 
 def check_installed() -> None:
@@ -63,7 +64,7 @@ def check_installed() -> None:
         )
 
 
-def plan_for(run: "Run", *, users: int | None, spawn_rate: float | None, workers: int) -> LocustPlan:
+def plan_for(run: "Run", *, spawn_rate: float | None, workers: int) -> LocustPlan:
     """Return what Locust is told for the run's only target.
 
     Raises:
@@ -75,16 +76,7 @@ def plan_for(run: "Run", *, users: int | None, spawn_rate: float | None, workers
             say("Locust measures a URL; {target} is none.", target=target.text),
             hint=say("Give the address of a server that speaks OpenAI's protocol."),
         )
-    number = users or run.options.users or DEFAULT_USERS
-    return LocustPlan(
-        url=target.url,
-        model=target.model,
-        options=run.options,
-        users=number,
-        spawn_rate=spawn_rate or float(number),
-        run_time_s=run.options.duration_s or DEFAULT_RUN_TIME_S,
-        workers=workers,
-    )
+    return plan_of(target.url, target.model, run.options, spawn_rate=spawn_rate, workers=workers)
 
 
 async def locust(run: "Run", plan: LocustPlan, *, api_key: str = "") -> Conclusion:
@@ -104,7 +96,8 @@ async def locust(run: "Run", plan: LocustPlan, *, api_key: str = "") -> Conclusi
     with ExitStack() as stack:
         group = _started(stack, plan, file, _environ(run, plan, folder, api_key), folder)
         await _until_over(run, plan, group, merged)
-    return _concluded(run, merged.finish(plan))
+    slo = parse_slo(plan.options.slo) if plan.options.slo else None
+    return concluded(run, [merged.finish(plan)], slo)
 
 
 def _segment(plan: LocustPlan) -> Segment:
@@ -203,7 +196,7 @@ def _environ(run: "Run", plan: LocustPlan, folder: Path, api_key: str) -> dict[s
         RECORDS_VARIABLE: str(folder.absolute()),
         ORIGIN_VARIABLE: str(origin_ns),
         WORKERS_VARIABLE: str(plan.workers),
-        SALT_VARIABLE: str(run.workload.facts.get("salt", "")),
+        SALT_VARIABLE: str(read_manifest(run.folder.path)["salt"]),
         KEY_VARIABLE: Secret(api_key) if api_key else None,
     }
     return {**taken, **own}
@@ -272,7 +265,3 @@ def _free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-def _concluded(run: "Run", driven: Driven) -> Conclusion:
-    raise NotImplementedError

@@ -19,6 +19,11 @@ SALT_VARIABLE = "QWENOPS_LOCUST_SALT"
 KEY_VARIABLE = "QWENOPS_ENGINE_API_KEY"
 """The server's key; it stands in no file and on no command line."""
 
+DEFAULT_USERS = 5
+DEFAULT_RUN_TIME_S = 60.0
+MOST_RUN_TIME_S = 24 * 3600.0
+"""Of a run that ends with its last request."""
+
 TOLD = (
     "rate",
     "arrivals",
@@ -57,6 +62,23 @@ class LocustPlan:
     def whole_run_time_s(self) -> int:
         """The run time as Locust takes it."""
         return math.ceil(self.run_time_s)
+
+
+def plan_of(
+    url: str, model: str, options: BenchOptions, *, spawn_rate: float | None = None, workers: int = 2
+) -> LocustPlan:
+    """Return a plan with what the options leave open: five callers at once, for a minute."""
+    users = options.users or DEFAULT_USERS
+    run_time_s = options.duration_s or (MOST_RUN_TIME_S if options.requests else DEFAULT_RUN_TIME_S)
+    return LocustPlan(
+        url=url,
+        model=model,
+        options=options,
+        users=users,
+        spawn_rate=spawn_rate or float(users),
+        run_time_s=run_time_s,
+        workers=workers,
+    )
 
 
 _FILE = '''"""Locust against {url}; written by `qwenops bench locust`, to be changed as you like.

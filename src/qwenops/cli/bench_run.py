@@ -1,0 +1,417 @@
+"""What every measurement of the command line shares: from the words that were typed to the exit code.
+
+    words -> settings -> targets, clock, collectors, live view -> a verb of `qwenops.bench` -> tables, report, code
+
+Ctrl-C once stops sending and gives what is in flight a moment: the folder and the report are complete and say that
+they are partial. Ctrl-C twice leaves at once; what was recorded so far stays.
+"""
+
+import asyncio
+import dataclasses
+import shlex
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from qwenops.cli.bench_live import view_for
+from qwenops.cli.flags import json_flag, option_flags, settings
+from qwenops.cli.help import Flag, Operand, Verb
+from qwenops.cli.terminal import NAME, Terminal
+from qwenops.errors import ConfigError
+from qwenops.text import say
+
+if TYPE_CHECKING:
+    from qwenops.bench.clock import Clock
+    from qwenops.bench.collect.collector import Collector
+    from qwenops.bench.conclusion import Cell, Conclusion, Table
+    from qwenops.bench.options import BenchOptions
+    from qwenops.bench.run import Run
+    from qwenops.bench.target import Target
+
+Result = TypeVar("Result")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+INTERRUPTED = 130
+CLOSE_TIMEOUT_S = 30.0
+MOST_USERS = 100_000
+SIMULATED = "simulated:"
+TARGET = say("A URL, ollama:MODEL, ENGINE:MODEL such as openvino:random:0.6b, or simulated:.")
+ASKING = (
+    "workload",
+    "prompt_tokens",
+    "max_tokens",
+    "force_length",
+    "cache",
+    "thinking",
+    "timeout_s",
+    "seed",
+    "record_text",
+    "folder",
+)
+"""Options of every measurement that asks a workload."""
+
+
+class Measurement(Verb):
+    """A command that measures; `--resume DIR` alone takes the rest of the command line from that run's folder."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Complete the words by those that the run was begun with, and remember them for the manifest."""
+        folder, rest = _resumed(args)
+        if folder is not None and not [word for word in rest if word != "--json"]:
+            args = [*_begun_with(Path(folder), ctx.info_name or ""), *args]
+        ctx.meta[_WORDS] = tuple(_resumed(args)[1])
+        return super().parse_args(ctx, args)
+
+
+_WORDS = "qwenops.words"
+
+
+def _resumed(args: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return what follows `--resume`, and the other words."""
+    rest, folder, words = [], None, iter(args)
+    for word in words:
+        if word == "--resume":
+            folder = next(words, None)
+        elif word.startswith("--resume="):
+            folder = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return folder, rest
+
+
+def _begun_with(folder: Path, verb: str) -> list[str]:
+    """Return the words after the verb that a run was begun with.
+
+    Raises:
+        RunFolderError: It is no run's folder.
+        ConfigError: It is one of another verb, or does not say how it was begun.
+    """
+    from qwenops.bench.folder import read_manifest
+
+    command = [str(word) for word in read_manifest(folder).get("command", ())]
+    if verb not in command:
+        raise ConfigError(
+            say("{folder} is no run of `bench {verb}` that was begun on a command line.", folder=folder, verb=verb),
+            hint=say("Give the target and the flags that it was begun with, together with --resume."),
+        )
+    words = command[command.index(verb) + 1 :]
+    out = [number for number, word in enumerate(words) if word == "--out"]
+    return [word for number, word in enumerate(words) if number not in out and number - 1 not in out]
+
+
+def measure_flags(*names: str, asking: bool = False, resume: bool = True) -> Callable[[Function], Function]:
+    """Add the flags of a measurement: options of `[bench]` by name, where the run goes, and `--json`.
+
+    Args:
+        names: Which options mean something to the command.
+        asking: Whether it asks a workload, so that all of `ASKING` do too.
+        resume: Whether a run can be continued.
+    """
+    keys = tuple(f"bench.{name}" for name in (*names, *(ASKING if asking else ())))
+
+    def add(function: Function) -> Function:
+        for decorate in (json_flag, *((_RESUME,) if resume else ()), _OUT, option_flags("bench", only=keys), _MODEL):
+            function = decorate(function)
+        return function
+
+    return add
+
+
+_RESUME = click.option(
+    "--resume",
+    cls=Flag,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=say("Continue the run in this folder; nothing else has to be given."),
+)
+_OUT = click.option(
+    "--out",
+    cls=Flag,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=say("Folder of this run, instead of a new one under --runs."),
+)
+_MODEL = click.option(
+    "--model", cls=Flag, default="", metavar="NAME", help=say("Model to ask for; else the server's first.")
+)
+
+
+def ladder(text: str) -> tuple[int, ...]:
+    """Read numbers of callers: `4`, or `1,2,4,8`.
+
+    Raises:
+        ConfigError: There is something else.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isdecimal() and 0 < int(word) <= MOST_USERS for word in words):
+        raise ConfigError(
+            say("--users: {text!r} is not possible.", text=text),
+            hint=say("Give whole numbers from 1 to {most} with commas between them, such as 1,2,4,8.", most=MOST_USERS),
+        )
+    return tuple(int(word) for word in words)
+
+
+def target_argument(name: str = "target") -> Callable[[Function], Function]:
+    """Add the argument that names what is measured."""
+    return click.argument(name, cls=Operand, help=TARGET)
+
+
+Act = Callable[["Run"], Awaitable["Conclusion"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One measurement as it was asked for."""
+
+    verb: str
+    targets: Mapping[str, str]
+    """Name within the run to the text that names the target; a single one has the name ''."""
+    options: "BenchOptions"
+    model: str = ""
+    out: Path | None = None
+    resume: Path | None = None
+    as_json: bool = False
+    calibrate_s: float = 3.0
+    """How long this process measures itself first; 0 where others send."""
+    command: tuple[str, ...] = field(default=())
+
+    @property
+    def about(self) -> str:
+        """What is measured, in a few words."""
+        return "  /  ".join(self.targets.values())
+
+    @property
+    def virtual(self) -> bool:
+        """Whether every target lives in virtual time."""
+        return bool(self.targets) and all(is_virtual(text) for text in self.targets.values())
+
+
+def is_virtual(text: str) -> bool:
+    """Whether a target is a simulated server in virtual time."""
+    if not text.startswith(SIMULATED):
+        return False
+    from qwenops.bench.simulated.options import parse_simulated
+
+    return parse_simulated(text).server.virtual
+
+
+def typed_command(ctx: click.Context) -> tuple[str, ...]:
+    """Return the command line as it was typed, for the manifest; keys are never typed."""
+    terminal = ctx.find_root().obj
+    assert isinstance(terminal, Terminal)  # noqa: S101 -- the root command put it there
+    config = ("--config", str(terminal.config_file)) if terminal.config_file else ()
+    return (NAME, *config, *ctx.command_path.split()[1:], *ctx.meta.get(_WORDS, ()))
+
+
+def bench_options(ctx: click.Context, **changes: Any) -> "BenchOptions":
+    """Return how to measure: the settings, with what this verb decides."""
+    made = settings(ctx).bench
+    return dataclasses.replace(made, **changes)
+
+
+def measure(ctx: click.Context, wanted: Wanted, act: Act) -> None:
+    """Measure, print, write the report, and leave with the exit code."""
+    terminal = ctx.ensure_object(Terminal)
+    wanted = dataclasses.replace(wanted, command=typed_command(ctx))
+    measured = run_loop(_measured(ctx, terminal, wanted, act), virtual=wanted.virtual)
+    leave(ctx, terminal, measured, as_json=wanted.as_json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a measurement left behind."""
+
+    verb: str
+    conclusion: "Conclusion"
+    folder: Path
+    interrupted: bool = False
+
+
+def leave(ctx: click.Context, terminal: Terminal, measured: Measured, *, as_json: bool) -> None:
+    """Write the report, print, and leave with the exit code."""
+    from qwenops.bench.report.write import write_report
+
+    report = write_report(measured.folder)
+    show_conclusion(terminal, measured, report, as_json=as_json)
+    if measured.interrupted:
+        command = f"{NAME} bench {measured.verb} --resume {shlex.quote(str(measured.folder))}"
+        terminal.tell(say("Interrupted: the result is partial. `{command}` continues.", command=command))
+    ctx.exit(INTERRUPTED if measured.interrupted else measured.conclusion.exit_code)
+
+
+def run_loop(main: Coroutine[Any, Any, Result], *, virtual: bool = False) -> Result:
+    """Run a coroutine: in virtual time, or with the fast event loop."""
+    if virtual:
+        from qwenops.bench.simulated.loop import run
+
+        return run(main)
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+async def _measured(ctx: click.Context, terminal: Terminal, wanted: Wanted, act: Act) -> Measured:
+    from qwenops.bench.resume import Opening
+    from qwenops.bench.run import begin, finish
+
+    clock = running_clock(virtual=wanted.virtual)
+    view = view_for(terminal, wanted.about, slo_limits(wanted.options.slo))
+    opening = Opening(out=wanted.out, resume_from=wanted.resume, command=wanted.command, calibrate_s=wanted.calibrate_s)
+    async with AsyncExitStack() as stack:
+        targets = await stack.enter_async_context(opened_targets(ctx, terminal, wanted))
+        if wanted.calibrate_s and not wanted.virtual:
+            terminal.tell(say("Measuring this client first ..."))
+        stack.enter_context(view.showing())
+        run = await stack.enter_async_context(
+            begin(
+                wanted.verb,
+                targets,
+                wanted.options,
+                clock=clock,
+                listen=view,
+                collectors=collectors(clock, targets),
+                opening=opening,
+            )
+        )
+        with stopping(run.stop):
+            conclusion = finish(run, await act(run))
+        return Measured(verb=wanted.verb, conclusion=conclusion, folder=run.folder.path, interrupted=run.interrupted)
+
+
+def running_clock(*, virtual: bool) -> "Clock":
+    """Return the clock of this run."""
+    if virtual:
+        from qwenops.bench.simulated.loop import VirtualClock
+
+        return VirtualClock()
+    from qwenops.bench.clock import RealClock
+
+    return RealClock()
+
+
+def collectors(clock: "Clock", targets: Mapping[str, "Target"]) -> Sequence["Collector"]:
+    """Return what looks at the host and at the engines."""
+    if clock.virtual:
+        return ()
+    from qwenops.bench.collect.host import HostWatch
+
+    def process_ids() -> tuple[int, ...]:
+        return tuple(dict.fromkeys(each for target in targets.values() for each in target.process_ids()))
+
+    return (HostWatch(process_ids, clock),)
+
+
+@contextmanager
+def stopping(stop: asyncio.Event) -> Iterator[None]:
+    """Let the first Ctrl-C (or SIGTERM) set `stop`, and the second end this task at once."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def interrupt() -> None:
+        if stop.is_set() and task is not None:
+            task.cancel()
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def opened_targets(
+    ctx: click.Context, terminal: Terminal, wanted: Wanted
+) -> AsyncIterator[Mapping[str, "Target"]]:
+    """Open every target; close them in the end, whatever happened."""
+    from qwenops.bench.targets import open_target
+    from qwenops.cli.bench_local import local_opener
+
+    made = settings(ctx)
+    found: dict[str, Target] = {}
+    try:
+        for name, text in wanted.targets.items():
+            found[name] = await open_target(
+                text,
+                wanted.options,
+                model=wanted.model,
+                api_key=made.engine.api_key,
+                open_local=local_opener(terminal, made),
+            )
+        yield found
+    finally:
+        for target in found.values():
+            await asyncio.wait_for(target.engine.aclose(), CLOSE_TIMEOUT_S)
+
+
+def slo_limits(text: str) -> dict[str, float]:
+    """Return the bounds of `ttft` and `e2e` in an objective, for the dotted lines of the live view."""
+    if not text:
+        return {}
+    from qwenops.bench.slo import parse_slo
+
+    found: dict[str, float] = {}
+    for clause in parse_slo(text).clauses:
+        metric, limit = getattr(clause, "metric", ""), getattr(clause, "limit", None)
+        if metric in {"ttft_s", "e2e_s"} and limit is not None:
+            found[metric] = limit
+    return found
+
+
+def show_conclusion(terminal: Terminal, measured: Measured, report: Path | None, *, as_json: bool) -> None:
+    """Print a conclusion: tables and sentences as data; findings and the path of the report as remarks."""
+    conclusion = measured.conclusion
+    if as_json:
+        terminal.show_json("qwenops.bench/1", plain_conclusion(measured, report))
+        return
+    for table in conclusion.tables:
+        show_result_table(terminal, table)
+        terminal.show()
+    for sentence in conclusion.sentences:
+        terminal.show(sentence)
+    for finding in conclusion.findings:
+        terminal.tell(finding.text)
+    terminal.tell(say("Folder: {path}", path=measured.folder))
+    if report is not None:
+        terminal.tell(say("Report: {path}", path=report))
+
+
+def show_result_table(terminal: Terminal, table: "Table") -> None:
+    """Print one table under its title."""
+    terminal.show(table.title)
+    terminal.show_table(table.headings, [[cell_text(cell) for cell in row] for row in table.rows])
+
+
+def cell_text(cell: "Cell") -> str:
+    """Write a cell: numbers with four digits that count, a dash for nothing."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.4g}"  # noqa: PLR2004 -- four digits
+    return str(cell) if isinstance(cell, int) else cell
+
+
+def plain_conclusion(measured: Measured, report: Path | None) -> Mapping[str, Any]:
+    """Return a conclusion for scripts; its sentences are English."""
+    conclusion = measured.conclusion
+    return {
+        "verb": measured.verb,
+        "outcome": conclusion.outcome.value,
+        "exit_code": conclusion.exit_code,
+        "interrupted": measured.interrupted,
+        "sentences": [str(sentence) for sentence in conclusion.sentences],
+        "findings": [{"severity": each.severity, "text": str(each.text)} for each in conclusion.findings],
+        "data": conclusion.data,
+        "folder": str(measured.folder),
+        "report": None if report is None else str(report),
+    }

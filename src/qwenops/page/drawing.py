@@ -23,7 +23,7 @@ NUM_HUES = 7
 _GAP = 5 / NUM_HEAPS
 """Medians that stand further apart are not joined: nothing was observed between them."""
 _TICKS_ACROSS = 8
-_TICK_EVERY_PX = 38
+_TICK_EVERY_PX = 30
 
 
 def draw_chart(chart: Chart, words: Words, label: str) -> str:
@@ -252,7 +252,7 @@ def _span(span: Span, across: Scaling) -> str:
 def _flags(spans: Sequence[Span], across: Scaling) -> str:
     """Number the spans at the top of the first panel; the list under the chart says what they are."""
     return "".join(
-        f'<text class="fl {span.kind}" x="{_percent(across.place((span.begin + span.end) / 2))}" y="-3">{number}</text>'
+        f'<text class="fl {span.kind}" x="{_percent(across.place((span.begin + span.end) / 2))}" y="12">{number}</text>'
         for number, span in enumerate(spans, 1)
     )
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from qwenops.page import ticks
 from qwenops.page.plot import Axis
 
+_NARROW = 1.02
+_DECADE = 8
+"""Below this ratio of its ends a logarithmic axis has the ticks of a linear one; 1, 2 and 5 would be too few."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
@@ -57,7 +61,10 @@ def scaling_of(axis: Axis, values: Iterable[float], *, num_ticks: int, tight: bo
 def _log(axis: Axis, positive: list[float], num_ticks: int) -> Scaling:
     low = axis.low or min(positive, default=0.1) / 1.05
     high = axis.high or max(positive, default=1.0) * 1.05
-    if high < low * 2:
-        low, high = low / 1.5, high * 1.5
-    at = ticks.log_ticks(low, high, num_ticks)
+    if high <= low * _NARROW:
+        low, high = low / 1.2, high * 1.2
+    if high < low * _DECADE:
+        at = ticks.multiples(low, high, ticks.linear_step(low, high, num_ticks))
+    else:
+        at = ticks.log_ticks(low, high, num_ticks)
     return Scaling(low=low, high=high, log=True, ticks=tuple((each, ticks.number(each)) for each in at))

@@ -9,16 +9,18 @@ from qwenops.bench.report import distributions, facts, head, timeline
 from qwenops.bench.report.grouped import Group, groups_of, merged
 from qwenops.bench.report.raw import raw_data
 from qwenops.bench.report.verbs import verb_blocks
-from qwenops.bench.slo import Slo, parse_slo
+from qwenops.bench.slo import Slo, SloVerdict, judge, parse_slo
 from qwenops.bench.stats import Summary
 from qwenops.errors import ConfigError
-from qwenops.page.document import Block, Cell, Column, Page, Section, Table
+from qwenops.page.document import Block, Cell, Column, Details, Page, Section, Table
 from qwenops.page.plot import Rule
 from qwenops.page.ticks import number
 from qwenops.text import Text, say
 
 MOST_TABLES = 6
 """Parts whose percentiles are listed one by one."""
+SAME_TABLES = frozenset({"quick", "latency", "load", "locust"})
+"""Commands whose tables say what the sections of the report say with more detail."""
 TITLES: Mapping[str, Text] = {
     "quick": say("Quick test"),
     "latency": say("Latency"),
@@ -42,8 +44,9 @@ def report_page(run: RecordedRun) -> Page:
     groups = groups_of(run, bounds)
     summaries = [merged(group, bounds) for group in groups]
     rules = limits(slo)
+    judged = _judged(groups, slo)
     sections = [
-        _result(run, conclusion),
+        _result(run, conclusion, judged),
         _when(run, conclusion, rules),
         _latencies(groups, summaries, rules),
         _failed(groups),
@@ -53,7 +56,7 @@ def report_page(run: RecordedRun) -> Page:
     return Page(
         title=_title(run),
         subtitle=_subtitle(run),
-        head=head.head_of(run, conclusion, overall(groups, summaries, slo)),
+        head=head.head_of(run, conclusion, overall(groups, summaries, slo), judged),
         sections=[section for section in sections if section.blocks],
         footer=say(
             "Made by `qwenops bench report` from the run's folder. Nothing in this page is fetched from anywhere."
@@ -90,6 +93,14 @@ def overall(groups: Sequence[Group], summaries: Sequence[Summary], slo: Slo | No
     return merged(Group(name="", drivens=drivens, summaries=()), slo.met if slo and slo.bounds else None)
 
 
+def _judged(groups: Sequence[Group], slo: Slo | None) -> SloVerdict | None:
+    """Judge the objective where one load was measured; a ladder of loads has no one answer."""
+    if slo is None or len(groups) != 1:
+        return None
+    dropped = sum(driven.dropped for driven in groups[0].drivens)
+    return judge(groups[0].records, slo, dropped=dropped)
+
+
 def _title(run: RecordedRun) -> Text:
     verb = str(run.manifest.get("verb", ""))
     targets = list(run.manifest.get("targets", {}).values())
@@ -105,11 +116,15 @@ def _subtitle(run: RecordedRun) -> str:
     return " · ".join(each for each in (texts, began, facts.machine_line(run.manifest)) if each)
 
 
-def _result(run: RecordedRun, conclusion: Conclusion | None) -> Section:
+def _result(run: RecordedRun, conclusion: Conclusion | None, judged: SloVerdict | None) -> Section:
     blocks: list[Block] = []
+    if judged is not None:
+        blocks.append(facts.objective_table(judged))
     if conclusion is not None:
         blocks += verb_blocks(run, conclusion)
-        blocks += [said_table(each) for each in conclusion.tables if each.rows]
+        tables: list[Block] = [said_table(each) for each in conclusion.tables if each.rows]
+        same = run.manifest.get("verb") in SAME_TABLES and tables
+        blocks += [Details(summary=say("As the command printed it"), blocks=tables)] if same else tables
     return Section(title=say("Result"), anchor="result", blocks=blocks)
 
 
@@ -151,7 +166,7 @@ def _latencies(groups: Sequence[Group], summaries: Sequence[Summary], rules: Map
     for group, summary in list(zip(groups, summaries, strict=True))[:MOST_TABLES]:
         blocks.append(distributions.percentile_table(summary, say("Percentiles, {part}", part=group.name)))
     if len(summaries) == 1:
-        blocks.append(facts.rate_table(summaries[0].rates))
+        blocks.append(facts.rate_facts(summaries[0].rates))
     blocks += distributions.distribution_blocks(groups, rules)
     return Section(title=say("Latencies"), anchor="latencies", blocks=blocks)
 

@@ -97,8 +97,9 @@ def distribution_blocks(groups: Sequence[Group], rules: Mapping[str, Sequence[Ru
         values = [(title, found) for title, found in values if found.size > 1]
         if values:
             blocks.append(_cumulative(metric, values, rules.get(name, ())))
+        if len(values) > 1:
             histograms: list[Block] = [_histogram(metric, title, found, rules.get(name, ())) for title, found in values]
-            blocks.append(Details(summary=say("The same as a histogram"), blocks=histograms))
+            blocks.append(Details(summary=say("The same as histograms"), blocks=histograms))
     if len(groups) > MOST_GROUPS:
         blocks.append(Paragraph(text=say("The first {num} parts are drawn.", num=MOST_GROUPS)))
     return blocks
@@ -127,11 +128,13 @@ def _cumulative(
         places = [found[max(int(np.ceil(share / 100 * found.size)) - 1, 0)] for share in shares]
         rows.append([title, *(Cell(text=seconds(float(each)), order=float(each)) for each in places)])
     columns = [Column(title=say("Part")), *(Column(title=f"{share} %", numeric=True) for share in shares)]
-    title = say("{metric}: share of the answers that were at least this quick", metric=metric.title)
-    panel = Panel(y=Axis(title=say("Share of answers"), unit="%", low=0.0, high=100.0), series=lines, height=170)
+    title = say("{metric}: how many answers were at least this quick", metric=metric.title)
+    panels = [Panel(y=Axis(title=say("Share of answers"), unit="%", low=0.0, high=100.0), series=lines, height=150)]
+    if len(values) == 1:
+        panels.append(Panel(y=Axis(title=say("Answers")), series=[_bars(values[0][1])], height=90))
     return Figure(
         title=title,
-        plot=Chart(x=Axis(title=metric.title, unit="s", scale="log"), panels=[panel], rules=rules),
+        plot=Chart(x=Axis(title=metric.title, unit="s", scale="log"), panels=panels, rules=rules),
         table=Table(
             title=title,
             columns=columns,
@@ -147,17 +150,21 @@ def _histogram(
     found: "np.ndarray[tuple[int], np.dtype[np.float64]]",
     rules: Sequence[Rule],
 ) -> Figure:
+    return Figure(
+        title=say("{metric}, {part}", metric=metric.title, part=title),
+        plot=Chart(
+            x=Axis(title=metric.title, unit="s", scale="log"),
+            panels=[Panel(y=Axis(title=say("Answers")), series=[_bars(found)], height=120)],
+            rules=rules,
+        ),
+    )
+
+
+def _bars(found: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Bars:
+    """Return a histogram whose bins are equally wide on a logarithmic axis."""
     low, high = float(found[0]), float(found[-1])
     low = max(low, high / 1e4, 1e-6)
     num = int(min(NUM_BINS, max(8, 2 * found.size ** (1 / 2))))
     edges = np.geomspace(low * 0.999, max(high, low * 1.2) * 1.001, num + 1)
     counts = np.histogram(np.maximum(found, low), edges)[0]
-    bars = Bars(title="", edges=edges.tolist(), y=counts.astype(float).tolist(), hue=0)
-    return Figure(
-        title=say("{metric}, {part}", metric=metric.title, part=title),
-        plot=Chart(
-            x=Axis(title=metric.title, unit="s", scale="log"),
-            panels=[Panel(y=Axis(title=say("Answers")), series=[bars], height=120)],
-            rules=rules,
-        ),
-    )
+    return Bars(title="", edges=edges.tolist(), y=counts.astype(float).tolist(), hue=0)

@@ -9,9 +9,10 @@ from qwenops.bench.conclusion import uncrossed
 from qwenops.bench.definitions import METRICS
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.record import Failure
-from qwenops.bench.report.figures import percent, quantity, seconds, size
+from qwenops.bench.report.figures import NONE, percent, quantity, seconds, size
 from qwenops.bench.report.grouped import Group
-from qwenops.page.document import Block, Cell, Code, Column, Details, Facts, Table
+from qwenops.bench.slo import Decision, SloVerdict
+from qwenops.page.document import Block, Cell, Code, Column, Details, Facts, Table, Tone
 from qwenops.page.ticks import number
 from qwenops.text import Text, say
 
@@ -67,7 +68,7 @@ def _rest(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _pairs(value: Any, name: str = "") -> list[tuple[str, str]]:
     """Return a tree of facts as pairs of a dotted name and a readable value."""
     match value:
-        case None | "" | [] | {}:
+        case None | "":
             return []
         case Mapping():
             inner = ((f"{name}.{key}" if name and key else name or str(key), each) for key, each in value.items())
@@ -175,18 +176,44 @@ def definition_table(names: Collection[str]) -> Table:
     return Table(title=say("What the figures mean"), columns=columns, rows=rows, sortable=False)
 
 
-def rate_table(rates: Mapping[str, float | None]) -> Table:
-    """Return the figures that a run has one of."""
-    rows = [
+def objective_table(judged: SloVerdict) -> Table:
+    """Return what the requests say about each promise."""
+    said = {Decision.PASS: say("met"), Decision.FAIL: say("missed"), Decision.UNDECIDED: say("undecided")}
+    tones = {Decision.PASS: Tone.GOOD, Decision.FAIL: Tone.BAD, Decision.UNDECIDED: Tone.WARNING}
+    rows: list[list[Cell | str]] = [
         [
-            Cell(text=METRICS[name].title, detail=f"`{name}`"),
-            Cell(text=quantity(value, METRICS[name].unit), order=value),
+            f"`{each.clause.text}`",
+            Cell(text=said[each.decision], tone=tones[each.decision]),
+            Cell(text=f"{each.misses:,} / {each.n:,}", order=each.miss_share),
+            Cell(
+                text=percent(each.miss_share),
+                order=each.miss_share,
+                detail=say("{low} to {high}", low=percent(each.low), high=percent(each.high)),
+            ),
+            Cell(text=percent(each.clause.allowed), order=each.clause.allowed),
+            "" if each.more_requests == 0 else NONE if each.more_requests is None else f"{each.more_requests:,}",
         ]
-        for name, value in rates.items()
-        if value is not None
+        for each in judged.clauses
     ]
-    columns = [Column(title=say("Figure")), Column(title=say("Value"), numeric=True)]
-    return Table(title=say("Rates and shares"), columns=columns, rows=rows)
+    columns = [Column(title=say("Promise")), Column(title=say("Verdict"))]
+    titles = (say("Requests that miss it"), say("Share"), say("Allowed"), say("More requests to decide"))
+    columns += [Column(title=title, numeric=True) for title in titles]
+    return Table(
+        title=say("The objective"),
+        columns=columns,
+        rows=rows,
+        note=say(
+            "The small figures are one-sided 95 % bounds of the true share; a promise is met when the upper one is."
+        ),
+    )
+
+
+def rate_facts(rates: Mapping[str, float | None]) -> Facts:
+    """Return the figures that a run has one of."""
+    pairs = [
+        (METRICS[name].title, quantity(value, METRICS[name].unit)) for name, value in rates.items() if value is not None
+    ]
+    return Facts(title=say("Rates and shares"), pairs=pairs)
 
 
 def again(run: RecordedRun) -> Code | None:

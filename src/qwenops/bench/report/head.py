@@ -1,11 +1,13 @@
 """What is seen first: the verdict in one sentence, what is to be doubted, and the few figures that matter most."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from qwenops.bench.conclusion import Conclusion, Finding, Outcome, uncrossed
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.report.figures import NONE, percent, quantity, seconds
+from qwenops.bench.slo import Decision, SloVerdict
 from qwenops.bench.stats import Summary
 from qwenops.bench.validity import Verdict
 from qwenops.page.document import Block, Details, Notice, Paragraph, Tile, Tiles, Tone
@@ -30,11 +32,13 @@ _TONES = {
 _SEVERITIES = {"info": Tone.NOTE, "warning": Tone.WARNING, "error": Tone.BAD}
 
 
-def head_of(run: RecordedRun, conclusion: Conclusion | None, summary: Summary | None) -> list[Block]:
+def head_of(
+    run: RecordedRun, conclusion: Conclusion | None, summary: Summary | None, slo: SloVerdict | None
+) -> list[Block]:
     """Return the blocks at the top of the page."""
-    blocks: list[Block] = [verdict(run, conclusion, summary), *doubts(run, conclusion)]
+    blocks: list[Block] = [verdict(run, conclusion, summary, slo), *doubts(run, conclusion)]
     if summary is not None:
-        blocks.append(tiles(run, conclusion, summary))
+        blocks.append(tiles(run, conclusion, summary, slo))
     own = own_sentences(run, conclusion)
     blocks += [Paragraph(text=each) for each in (own[1:] if conclusion and conclusion.outcome in _TONES else own)]
     return blocks
@@ -50,43 +54,65 @@ def own_sentences(run: RecordedRun, conclusion: Conclusion | None) -> list[str]:
     return list(conclusion.sentences[warnings if "state" in run.summary else 0 :])
 
 
-def verdict(run: RecordedRun, conclusion: Conclusion | None, summary: Summary | None) -> Notice:
+def verdict(run: RecordedRun, conclusion: Conclusion | None, summary: Summary | None, slo: SloVerdict | None) -> Notice:
     """Return the one sentence that the page is about."""
     found = validity_of(run)
     if found["verdict"] == Verdict.INVALID:
         reason = found["reasons"][0] if found["reasons"] else ""
-        return Notice(
-            tone=Tone.BAD,
-            text=say("This measurement proves nothing: the client disturbed it."),
-            detail=reason,
-            large=True,
-        )
+        text = say("This measurement proves nothing: the client disturbed it.")
+        return Notice(tone=Tone.BAD, text=text, detail=reason, large=True)
     own = own_sentences(run, conclusion)
     if conclusion is not None and conclusion.outcome in _TONES and own:
-        return Notice(tone=_TONES[conclusion.outcome], text=own[0], large=True)
-    if summary is None:
-        return Notice(tone=Tone.NOTE, text=own[0] if own else say("This run measured no request."), large=True)
-    return _of_counts(summary)
+        notice = Notice(tone=_TONES[conclusion.outcome], text=own[0], large=True)
+    elif summary is None:
+        notice = Notice(tone=Tone.NOTE, text=own[0] if own else say("This run measured no request."), large=True)
+    else:
+        notice = _of_objective(slo, summary) if slo else _of_counts(summary)
+    doubted = found["verdict"] == Verdict.SUSPECT or conclusion is None
+    return replace(notice, tone=Tone.WARNING) if doubted and notice.tone is Tone.GOOD else notice
+
+
+def _of_objective(slo: SloVerdict, summary: Summary) -> Notice:
+    counted = _of_counts(summary)
+    match slo.decision:
+        case Decision.PASS:
+            return replace(counted, tone=Tone.GOOD, text=say("The objective is met."))
+        case Decision.FAIL:
+            return replace(counted, tone=Tone.BAD, text=_missed(slo))
+        case Decision.UNDECIDED:
+            text = say("Whether the objective is met cannot be said: it is too close.")
+            if slo.more_requests:
+                text = say(
+                    "Whether the objective is met cannot be said yet: about {more} more requests would decide.",
+                    more=slo.more_requests,
+                )
+            return replace(counted, tone=Tone.WARNING, text=text)
+
+
+def _missed(slo: SloVerdict) -> Text:
+    """Say which promise was missed by the most."""
+    failed = [each for each in slo.clauses if each.decision is Decision.FAIL] or list(slo.clauses)
+    worst = max(failed, key=lambda each: each.miss_share / each.clause.allowed)
+    return say(
+        "The objective is missed: {share} of the requests miss `{clause}`, {allowed} may.",
+        share=percent(worst.miss_share),
+        clause=worst.clause.text,
+        allowed=percent(worst.clause.allowed),
+    )
 
 
 def _of_counts(summary: Summary) -> Notice:
     counts = summary.counts
     judged = counts.ok + counts.failed
-    ttft, e2e = summary.distributions.get("ttft"), summary.distributions.get("e2e")
     if not judged:
         return Notice(tone=Tone.WARNING, text=say("No request came to its end."), large=True)
+    text = say("All {judged} requests were answered.", judged=judged)
     if counts.failed:
-        tone = Tone.BAD if counts.failed / judged >= MANY_FAILURES else Tone.WARNING
-        text = say(
-            "{failed} of {judged} requests failed ({share}).",
-            failed=counts.failed,
-            judged=judged,
-            share=percent(counts.failed / judged),
-        )
-    else:
-        tone, text = Tone.GOOD, say("All {judged} requests were answered.", judged=judged)
-    if counts.dropped:
-        tone = Tone.BAD
+        share = percent(counts.failed / judged)
+        text = say("{failed} of {judged} requests failed ({share}).", failed=counts.failed, judged=judged, share=share)
+    elif counts.dropped:
+        text = say("{dropped} requests were not sent, because too many were waiting.", dropped=counts.dropped)
+    ttft, e2e = summary.distributions.get("ttft"), summary.distributions.get("e2e")
     detail: Text | str = ""
     if ttft and ttft.p50.value is not None and e2e and e2e.p50.value is not None:
         detail = say(
@@ -94,7 +120,14 @@ def _of_counts(summary: Summary) -> Notice:
             ttft=seconds(ttft.p50.value),
             e2e=seconds(e2e.p50.value),
         )
-    return Notice(tone=tone, text=text, detail=detail, large=True)
+    return Notice(tone=_tone_of(summary), text=text, detail=detail, large=True)
+
+
+def _tone_of(summary: Summary) -> Tone:
+    counts = summary.counts
+    if counts.dropped or counts.failed >= MANY_FAILURES * max(counts.ok + counts.failed, 1):
+        return Tone.BAD if counts.dropped or counts.failed else Tone.GOOD
+    return Tone.WARNING if counts.failed else Tone.GOOD
 
 
 def validity_of(run: RecordedRun) -> dict[str, Any]:
@@ -161,12 +194,12 @@ def _findings(findings: Sequence[Finding]) -> list[Block]:
     return [*notices[:MOST_FINDINGS], *more]
 
 
-def tiles(run: RecordedRun, conclusion: Conclusion | None, summary: Summary) -> Tiles:
+def tiles(run: RecordedRun, conclusion: Conclusion | None, summary: Summary, slo: SloVerdict | None) -> Tiles:
     """Return the headline figures."""
     found = [_answered(summary), _latency(summary, "ttft", say("First token, median"))]
     found += [_latency(summary, "e2e", say("Whole answer, median")), _tokens(summary), _rate(summary)]
     if summary.rates.get("attainment") is not None:
-        found.append(_attainment(summary, conclusion))
+        found.insert(1, _attainment(summary, conclusion, slo))
     found.append(_believed(run))
     return Tiles(tiles=[tile for tile in found if tile is not None])
 
@@ -174,11 +207,10 @@ def tiles(run: RecordedRun, conclusion: Conclusion | None, summary: Summary) -> 
 def _answered(summary: Summary) -> Tile:
     counts = summary.counts
     judged = counts.ok + counts.failed
-    tone = Tone.GOOD if judged and not counts.failed else Tone.BAD if counts.failed else Tone.PLAIN
     detail = say(
         "{failed} failed ({share})", failed=counts.failed, share=percent(counts.failed / judged if judged else None)
     )
-    return Tile(name=say("Answered"), value=f"{counts.ok:,} / {judged:,}", detail=detail, tone=tone)
+    return Tile(name=say("Answered"), value=f"{counts.ok:,} / {judged:,}", detail=detail, tone=_tone_of(summary))
 
 
 def _latency(summary: Summary, name: str, title: Text) -> Tile | None:
@@ -217,9 +249,11 @@ def _rate(summary: Summary) -> Tile | None:
     return Tile(name=say("Answers"), value=quantity(rate, "1/s"), detail=wanted)
 
 
-def _attainment(summary: Summary, conclusion: Conclusion | None) -> Tile:
+def _attainment(summary: Summary, conclusion: Conclusion | None, slo: SloVerdict | None) -> Tile:
     share = summary.rates["attainment"]
     tone = _TONES.get(conclusion.outcome, Tone.PLAIN) if conclusion else Tone.PLAIN
+    if slo is not None:
+        tone = {Decision.PASS: Tone.GOOD, Decision.FAIL: Tone.BAD, Decision.UNDECIDED: Tone.WARNING}[slo.decision]
     detail = say("{rate} good answers", rate=quantity(summary.rates.get("goodput"), "1/s"))
     return Tile(name=say("Met the objective"), value=percent(share), detail=detail, tone=tone)
 

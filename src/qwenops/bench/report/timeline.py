@@ -18,7 +18,7 @@ from qwenops.page.ticks import time_step
 from qwenops.text import Text, say
 
 NUM_WINDOWS = 60
-_TTFT, _E2E, _FAILED = 0, 2, 1
+_TTFT, _E2E, _FAILED = 0, 3, 1
 """Hues, the same in every plot."""
 
 
@@ -28,6 +28,7 @@ class Curve:
 
     key: str
     title: Text
+    hue: int
     factor: float = 1.0
 
 
@@ -48,38 +49,38 @@ HOST = (
         title=say("CPU, in cores"),
         unit="",
         curves=(
-            Curve(key="cpu_busy_cores", title=say("Whole machine")),
-            Curve(key="server_cpu_cores", title=say("Server")),
-            Curve(key="client_cpu_cores", title=say("This client")),
-            Curve(key="other_cpu_cores", title=say("Everybody else")),
+            Curve(key="cpu_busy_cores", title=say("Whole machine"), hue=6),
+            Curve(key="server_cpu_cores", title=say("Server"), hue=2),
+            Curve(key="client_cpu_cores", title=say("This client"), hue=0),
+            Curve(key="other_cpu_cores", title=say("Everybody else"), hue=4),
         ),
     ),
     Look(
         title=say("Held back"),
         unit="%",
         curves=(
-            Curve(key="throttled_ratio", title=say("Throttled by its CPU limit"), factor=100),
-            Curve(key="cpu_steal_ratio", title=say("Taken by other guests (steal)"), factor=100),
-            Curve(key="pressure_cpu_some_ratio", title=say("Waiting for a core (PSI)"), factor=100),
-            Curve(key="pressure_memory_some_ratio", title=say("Waiting for memory (PSI)"), factor=100),
+            Curve(key="throttled_ratio", title=say("Throttled by its CPU limit"), hue=1, factor=100),
+            Curve(key="cpu_steal_ratio", title=say("Taken by other guests (steal)"), hue=3, factor=100),
+            Curve(key="pressure_cpu_some_ratio", title=say("Waiting for a core (PSI)"), hue=5, factor=100),
+            Curve(key="pressure_memory_some_ratio", title=say("Waiting for memory (PSI)"), hue=4, factor=100),
         ),
     ),
     Look(
         title=say("Memory"),
         unit="GiB",
         curves=(
-            Curve(key="server_rss_bytes", title=say("Server (RSS)"), factor=_GIB),
-            Curve(key="cgroup_memory_bytes", title=say("Its control group"), factor=_GIB),
-            Curve(key="memory_available_bytes", title=say("Available on the machine"), factor=_GIB),
+            Curve(key="server_rss_bytes", title=say("Server (RSS)"), hue=2, factor=_GIB),
+            Curve(key="cgroup_memory_bytes", title=say("Its control group"), hue=0, factor=_GIB),
+            Curve(key="memory_available_bytes", title=say("Available on the machine"), hue=6, factor=_GIB),
         ),
     ),
     Look(
         title=say("Disk and swap"),
         unit="MiB/s",
         curves=(
-            Curve(key="server_read_bytes_per_s", title=say("Read by the server"), factor=_MIB),
-            Curve(key="disk_read_bytes_per_s", title=say("Read by everybody"), factor=_MIB),
-            Curve(key="swap_in_bytes_per_s", title=say("Swapped in"), factor=_MIB),
+            Curve(key="server_read_bytes_per_s", title=say("Read by the server"), hue=2, factor=_MIB),
+            Curve(key="disk_read_bytes_per_s", title=say("Read by everybody"), hue=6, factor=_MIB),
+            Curve(key="swap_in_bytes_per_s", title=say("Swapped in"), hue=1, factor=_MIB),
         ),
         always=False,
     ),
@@ -204,7 +205,7 @@ def _host_panels(samples: Sequence[Mapping[str, Any]]) -> list[Panel]:
             points = [(sample["at_ns"] / NS_PER_S, sample[curve.key]) for sample in samples if curve.key in sample]
             if points:
                 x, y = zip(*points, strict=True)
-                series.append(Line(title=curve.title, x=x, y=[each * curve.factor for each in y], hue=len(series) + 3))
+                series.append(Line(title=curve.title, x=x, y=[each * curve.factor for each in y], hue=curve.hue))
         seen = any(each for line in series if isinstance(line, Line) for each in line.y)
         if series and (look.always or seen):
             panels.append(Panel(y=Axis(title=look.title, unit=look.unit, low=0.0), series=series, height=90))

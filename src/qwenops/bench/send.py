@@ -234,7 +234,7 @@ class Line:
         scheduled_ns, sent_ns, ended_ns = when_ns
         stamps, usage = trace.stamps, trace.usage
         first_ns = stamps[0] if stamps else None
-        completion_tokens, source = _tokens(trace)
+        completion_tokens, source = _tokens(trace, is_whole=fault is None)
         return RequestRecord(
             index=errand.index,
             segment=errand.segment,
@@ -278,13 +278,13 @@ def _english(error: QwenOpsError) -> str:
     return str(error.message)
 
 
-def _tokens(trace: _Trace) -> tuple[int | None, TokenSource | None]:
-    """Return how many tokens the answer has, and who says so."""
+def _tokens(trace: _Trace, *, is_whole: bool) -> tuple[int | None, TokenSource | None]:
+    """Return how many tokens the answer has, and who says so; that of a failed one is not guessed."""
     if trace.usage is not None:
         return trace.usage.completion_tokens, "server"
     if trace.num_ids:
         return trace.num_ids, "tokenizer"
-    return (len(trace.stamps), "estimate") if trace.stamps else (None, None)
+    return (len(trace.stamps), "estimate") if is_whole else (None, None)
 
 
 def _gaps_us(stamps: list[int]) -> tuple[int, ...]:

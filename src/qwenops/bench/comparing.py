@@ -213,16 +213,11 @@ def verdict(comparison: Comparison) -> Text:
             **change,
         )
     match comparison.outcome:
-        case Outcome.IMPROVED:
+        case Outcome.IMPROVED | Outcome.REGRESSED:
             return say(
-                "IMPROVED: {measure} of B is {change:+.1%} against A ({confidence:.1%} interval {low:+.1%} "
-                "to {high:+.1%}, {pairs} pairs).",
-                **change,
-            )
-        case Outcome.REGRESSED:
-            return say(
-                "REGRESSED: {measure} of B is {change:+.1%} against A ({confidence:.1%} interval {low:+.1%} "
-                "to {high:+.1%}, {pairs} pairs).",
+                "{outcome}: {measure} of B is {change:+.1%} against A ({confidence:.1%} interval {low:+.1%} to "
+                "{high:+.1%}, {pairs} pairs).",
+                outcome=comparison.outcome.value.upper(),
                 **change,
             )
         case Outcome.EQUIVALENT:

@@ -152,7 +152,7 @@ Figures = tuple[dict[str, float], dict[str, float]]
 
 
 def parse_metrics(text: str) -> Figures:
-    """Return what Prometheus' text says under names that are known; series of one name are added up, of a ratio the largest counts."""
+    """Return what Prometheus' text says under known names; series of one add up, of a ratio the largest counts."""
     gauges: dict[str, float] = {}
     counters: dict[str, float] = {}
     for name, written in _LINE.findall(text):

@@ -12,10 +12,16 @@ CLOSE_CALL = "}\n</tool_call>"
 
 
 class InBand:
-    """The text of one answer, in the order in which its parts arrive."""
+    """The text of one answer, in the order in which its parts arrive.
 
-    def __init__(self) -> None:
+    Args:
+        thinking: Whether the model was asked to think. Where it was not, the blank lines between the tags that the
+            prompt already closed are nothing that it wrote, though some servers send them (`transformers serve`).
+    """
+
+    def __init__(self, *, thinking: bool = True) -> None:
         """Start at the beginning of an answer."""
+        self._expects_thought = thinking
         self._thinking = False
         self._call: int | None = None
         self._has_arguments = False
@@ -33,9 +39,11 @@ class InBand:
             return ""
         if self._thinking:
             return text
+        if not self._expects_thought and text.isspace():
+            return ""
         before = self._leave()
         self._thinking = True
-        return before + OPEN_THOUGHT + text
+        return before + OPEN_THOUGHT + text.lstrip()
 
     def speech(self, text: str) -> str:
         """Return a piece of the answer as it stands in the text."""

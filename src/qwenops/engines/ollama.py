@@ -120,7 +120,7 @@ class OllamaEngine:
         try:
             response = await self.remote.post(f"/api/{self._api}", body, request_id=request.id, trace=request.trace)
             try:
-                answer, lines = _Answer(self.remote.url), LineReader()
+                answer, lines = _Answer(self.remote.url, thinking=bool(body.get("think"))), LineReader()
                 while not answer.is_done:
                     piece = await self.remote.read(response)
                     for line in lines.push(piece) if piece else [lines.finish()]:
@@ -174,9 +174,9 @@ class OllamaEngine:
 class _Answer:
     """One answer as it arrives."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, thinking: bool) -> None:
         self._url = url
-        self._text = InBand()
+        self._text = InBand(thinking=thinking)
         self._num_calls = 0
         self._end: Mapping[str, Any] = {}
         self.is_done = False

@@ -22,11 +22,13 @@ from qwenops.engines.seam import EngineHealth, EngineInfo, EngineState
 from qwenops.engines.sse import EventReader
 from qwenops.errors import (
     ConfigError,
+    EngineError,
+    EngineUnavailableError,
     InvalidRequestError,
     MalformedAnswerError,
     ModelNotServedError,
 )
-from qwenops.generation import Chunk, GenerationRequest, Messages
+from qwenops.generation import Chunk, GenerationRequest, Messages, Prompt
 from qwenops.text import Text, say
 
 if TYPE_CHECKING:
@@ -109,21 +111,22 @@ class OpenAIEngine:
         try:
             response = await self._accepted(request)
             try:
-                answer = Answer(self.remote.url)
+                answer = Answer(self.remote.url, thinking=_thinks(request.prompt))
                 if response.content_type in _NO_STREAM:
                     chunk = answer.take(await self._whole(response))
                     if chunk is not None:
                         yield chunk
                 else:
                     events, read = EventReader(), self.remote.read
-                    while not answer.is_done:
-                        piece = await read(response)
-                        for event in events.push(piece) if piece else events.finish():
+                    while not answer.is_done and (piece := await read(response)):
+                        for event in events.push(piece):
                             chunk = answer.take(event.data)
                             if chunk is not None:
                                 yield chunk
-                        if not piece:
-                            break
+                    for event in events.finish():
+                        chunk = answer.take_rest(event.data)
+                        if chunk is not None:
+                            yield chunk
                     if answer.is_done:
                         await self.remote.drain(response)
                 yield answer.last()
@@ -188,6 +191,10 @@ class OpenAIEngine:
             "The server does not know {fields}; requests go without.", fields=", ".join(sorted(self._left_out))
         )
         return True
+
+
+def _thinks(prompt: Prompt) -> bool:
+    return isinstance(prompt, Messages) and prompt.enable_thinking
 
 
 def api_url(url: str) -> str:
@@ -274,7 +281,9 @@ async def open_server(remote: Remote, model: str = "", *, max_running: int = 1) 
 async def _listed_models(remote: Remote, *, needed: bool) -> tuple[Listed, ...]:
     try:
         return await listed_models(remote)
-    except (InvalidRequestError, MalformedAnswerError):
+    except EngineUnavailableError:
+        raise
+    except (InvalidRequestError, EngineError):
         if needed:
             raise
         return ()

@@ -22,12 +22,17 @@ _FAILURES = frozenset({"error", "abort"})
 
 
 class Answer:
-    """One answer as it arrives; `url` names the server in errors."""
+    """One answer as it arrives.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: Names the server in errors.
+        thinking: Whether the model was asked to think.
+    """
+
+    def __init__(self, url: str, *, thinking: bool = True) -> None:
         """Start before the first piece."""
         self._url = url
-        self._text = InBand()
+        self._text = InBand(thinking=thinking)
         self._reason: str | None = None
         self._usage: Mapping[str, Any] | None = None
         self._timings: Mapping[str, Any] | None = None
@@ -38,6 +43,13 @@ class Answer:
     def is_complete(self) -> bool:
         """Whether the answer is whole even if the connection ends here."""
         return self.is_done or self._reason is not None
+
+    def take_rest(self, data: bytes) -> Chunk | None:
+        """Read what stood before the end without a blank line; half a piece is no piece."""
+        try:
+            return self.take(data)
+        except MalformedAnswerError:
+            return None
 
     def take(self, data: bytes) -> Chunk | None:
         """Read one piece; return what content it holds.

@@ -57,8 +57,8 @@ class Stage:
 
     async def openai(self, http: web.Request) -> web.StreamResponse:
         """Answer `/v1/chat/completions` and `/v1/completions`."""
+        came_ns, number = self.clock.now_ns(), next(self.numbers)
         chat = http.path.endswith("/chat/completions")
-        number = next(self.numbers)
         try:
             body = await _body(http)
             demand = demand_of(openai_request(body, self.simulated, chat=chat), self.simulated)
@@ -71,19 +71,20 @@ class Stage:
                 chat=chat,
                 with_usage=bool((body.get("stream_options") or {}).get("include_usage")),
             )
-            return await self._answer(http, face, demand, faults, number)
+            return await self._answer(http, face, demand, faults, (number, came_ns))
         except QwenOpsError as error:
             return _failed(http, error)
 
     async def ollama(self, http: web.Request) -> web.StreamResponse:
         """Answer `/api/chat` and `/api/generate`."""
+        came_ns, number = self.clock.now_ns(), next(self.numbers)
         chat = http.path.endswith("/chat")
         try:
             body = await _body(http)
             demand = demand_of(ollama_request(body, self.simulated, chat=chat), self.simulated)
             faults = faults_for(self.simulated, demand, self.play.now_ns())
             face = OllamaFace(simulated=self.simulated, faults=faults, stream=bool(body.get("stream", True)), chat=chat)
-            return await self._answer(http, face, demand, faults, next(self.numbers))
+            return await self._answer(http, face, demand, faults, (number, came_ns))
         except QwenOpsError as error:
             return _failed(http, error)
 
@@ -97,9 +98,9 @@ class Stage:
         return web.json_response({"begin_ns": self.play.begin_ns, "requests": found})
 
     async def _answer(
-        self, http: web.Request, face: Face, demand: Demand, faults: Faults, number: int
+        self, http: web.Request, face: Face, demand: Demand, faults: Faults, came: tuple[int, int]
     ) -> web.StreamResponse:
-        came_ns = self.clock.now_ns()
+        number, came_ns = came
         await self._thaw()
         if faults.status:
             return _failure(http, "The simulated server does not answer this.", faults.status, faults.retry_after)

@@ -1,0 +1,159 @@
+"""A figure of one or several runs with all the values that it might as well have had, for the gate. Pure.
+
+Requests that wait for one another are alike, so blocks of neighbours are resampled, and whole runs where there are
+several. A bootstrap of few values is too narrow; it is widened to what Student's t would be. Where only a summary is
+left of a run, its percentile's interval, or its mean's standard deviation, has to do.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qwenops.bench.definitions import Metric, chunk_times_ns
+from qwenops.bench.record import RequestRecord
+from qwenops.bench.segment import Driven
+from qwenops.bench.stats import parse_measure
+from qwenops.errors import ConfigError
+from qwenops.statistics.hypotheses import Statistic, bootstrap_series, mean_of
+from qwenops.statistics.samples import quantile_rank, smallest_n
+from qwenops.statistics.special import normal_quantile, t_quantile
+from qwenops.text import say
+
+Array = npt.NDArray[np.float64]
+Part = Driven | Mapping[str, Any]
+"""A measured segment: with its records, or as `summary.json` has it."""
+
+RESAMPLES = 4000
+_WINDOWS = 20
+"""A rate is measured in so many parts of the window, to see how much it varies."""
+_FEWEST = 5
+_SURE = 0.975
+_RATES = ("output_tokens_per_s", "completed_rate", "achieved_rate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure of one side."""
+
+    value: float
+    logs: Array
+    """Logarithms of what it might as well have been."""
+
+
+def check_figure(text: str) -> None:
+    """Accept the name of a figure that can be held against a baseline.
+
+    Raises:
+        ConfigError: There is none of that name, or it has no place in a gate.
+    """
+    metric, _ = parse_measure(text)
+    if metric.of_request is None and metric.name not in _RATES:
+        raise ConfigError(
+            say("The figure {text!r} cannot be gated.", text=text),
+            hint=say("Give latencies of requests such as 'ttft p95', or one of {rates}.", rates=", ".join(_RATES)),
+        )
+
+
+def figure(parts: Sequence[Part], text: str, *, seed: int) -> Figure | None:
+    """Return a figure over the same segment of one or several runs; None where there is too little of it."""
+    metric, statistic = parse_measure(text)
+    if any(isinstance(part, Mapping) for part in parts):
+        return _from_summary(parts[0], metric, statistic, seed) if isinstance(parts[0], Mapping) else None
+    series = [_series(part, metric) for part in parts if isinstance(part, Driven)]
+    total = sum(each.size for each in series)
+    p = None if statistic in {"", "mean"} else int(statistic[1:]) / 100
+    if total < (_FEWEST if p is None else smallest_n(p)) or any(not each.size for each in series):
+        return None
+    reduce = mean_of if p is None else _quantile_of(p)
+    value = float(reduce(np.concatenate(series)[None, :])[0])
+    drawn = bootstrap_series(series, reduce, seed=seed, resamples=RESAMPLES)
+    if value <= 0 or not (drawn > 0).all():
+        return None
+    independent = len(series) if len(series) > 1 else total
+    return Figure(value=value, logs=math.log(value) + _widening(independent) * (np.log(drawn) - math.log(value)))
+
+
+def failed_and_sent(parts: Sequence[Part]) -> tuple[int, int]:
+    """Return how many requests failed, and how many there were; interrupted ones are not judged."""
+    failed = judged = 0
+    for part in parts:
+        if isinstance(part, Mapping):
+            counts = part["counts"]
+            failed += counts["failed"]
+            judged += counts["failed"] + counts["ok"]
+        else:
+            outcomes = [record.failure for record in part.records if record.failure != "interrupted"]
+            judged += len(outcomes)
+            failed += sum(each is not None for each in outcomes)
+    return failed, judged
+
+
+def _series(driven: Driven, metric: Metric) -> Array:
+    """Return the values of a segment in the order of the schedule."""
+    if metric.of_request is None:
+        return _rate_series(driven, metric.name)
+    good = sorted((each for each in driven.records if each.failure is None), key=lambda each: each.scheduled_ns)
+    return np.array([value for each in good if (value := metric.of_request(each)) is not None], dtype=np.float64)
+
+
+def _rate_series(driven: Driven, name: str) -> Array:
+    """Return a rate in equal parts of the window, per second."""
+    if driven.window_ns <= 0:
+        return np.empty(0)
+    times, weights = [], []
+    for record in driven.records:
+        for at_ns, weight in _events(record, name):
+            times.append(at_ns - driven.began_ns)
+            weights.append(weight)
+    counts, _ = np.histogram(times, bins=_WINDOWS, range=(0, driven.window_ns), weights=weights)
+    return np.asarray(counts, dtype=np.float64) / (driven.window_ns / 1e9 / _WINDOWS)
+
+
+def _events(record: RequestRecord, name: str) -> list[tuple[int, float]]:
+    if name == "achieved_rate":
+        return [] if record.sent_ns is None else [(record.sent_ns, 1.0)]
+    if name == "completed_rate":
+        good = record.failure is None and record.last_content_ns is not None
+        return [(record.last_content_ns or 0, 1.0)] if good else []
+    times = chunk_times_ns(record)
+    return [(at_ns, (record.completion_tokens or 0) / len(times)) for at_ns in times]
+
+
+def _quantile_of(p: float) -> Statistic:
+    def reduce(samples: Array) -> Array:
+        rank = quantile_rank(samples.shape[-1], p)
+        values: Array = np.partition(samples, rank, axis=-1)[..., rank]
+        return values
+
+    return reduce
+
+
+def _widening(independent: int) -> float:
+    """Return by how much a bootstrap of so few values is too narrow."""
+    few = math.sqrt(independent / (independent - 1))
+    return few * t_quantile(_SURE, independent - 1) / normal_quantile(_SURE)
+
+
+def _from_summary(part: Mapping[str, Any], metric: Metric, statistic: str, seed: int) -> Figure | None:
+    """Return what a summary knows; a rate has no interval there and is taken as it stands."""
+    sd = 0.0
+    if not statistic:
+        value = part.get("rates", {}).get(metric.name)
+    else:
+        found = part.get("distributions", {}).get(metric.key, {})
+        if statistic == "mean":
+            value = found.get("mean")
+            if value and found.get("sd") and found.get("n", 0) > 1:
+                sd = found["sd"] / math.sqrt(found["n"]) / value
+        else:
+            estimate = found.get(statistic, {})
+            value = estimate.get("value")
+            if value and estimate.get("low") and estimate.get("high"):
+                sd = math.log(estimate["high"] / estimate["low"]) / (2 * normal_quantile(_SURE))
+    if not value or value <= 0:
+        return None
+    return Figure(value=value, logs=np.random.default_rng(seed).normal(math.log(value), sd, RESAMPLES))

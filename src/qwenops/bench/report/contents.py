@@ -163,8 +163,11 @@ def _latencies(groups: Sequence[Group], summaries: Sequence[Summary], rules: Map
     blocks: list[Block] = []
     if len(groups) > 1:
         blocks.append(distributions.part_table(groups, summaries))
-    for group, summary in list(zip(groups, summaries, strict=True))[:MOST_TABLES]:
-        blocks.append(distributions.percentile_table(summary, say("Percentiles, {part}", part=group.name)))
+    tables: list[Block] = [
+        distributions.percentile_table(summary, say("Percentiles, {part}", part=group.name))
+        for group, summary in list(zip(groups, summaries, strict=True))[:MOST_TABLES]
+    ]
+    blocks += tables if len(tables) <= 1 else [Details(summary=say("All percentiles of each part"), blocks=tables)]
     if len(summaries) == 1:
         blocks.append(facts.rate_facts(summaries[0].rates))
     blocks += distributions.distribution_blocks(groups, rules)

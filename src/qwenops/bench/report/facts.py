@@ -18,7 +18,7 @@ from qwenops.text import Text, say
 
 _SHOWN_MESSAGES = 3
 _OWN = frozenset(
-    {"schema", "verb", "command", "validity", "options", "machine", "versions", "workload", "targets", "gaps"}
+    {"schema", "verb", "command", "validity", "options", "machine", "versions", "workload", "targets", "gaps", "began"}
 )
 CACHE: Mapping[str, Text] = {
     "warm": say("warm: a prefix cache may find the shared beginning"),
@@ -61,6 +61,42 @@ def setting_blocks(run: RecordedRun) -> list[Block]:
     return blocks
 
 
+NAMES: Mapping[str, Text] = {
+    "targets.text": say("Target"),
+    "targets.kind": say("Kind of target"),
+    "targets.url": say("Address"),
+    "targets.model": say("Model"),
+    "targets.engine.engine": say("Engine"),
+    "began": say("Began"),
+    "began_wall_ns": say("Began"),
+    "ended_wall_ns": say("Ended"),
+    "elapsed_ns": say("Took"),
+    "state": say("State"),
+    "seed": say("Seed"),
+    "salt": say("Salt of the prompts"),
+    "name": say("Name"),
+    "kind": say("Kind"),
+    "cache": say("Prefix cache"),
+    "processor": say("Processor"),
+    "architecture": say("Architecture"),
+    "isa": say("Instruction sets"),
+    "cpus": say("CPUs"),
+    "usable_cores": say("Usable cores"),
+    "physical_cores": say("Physical cores"),
+    "cpu_quota": say("CPU limit"),
+    "last_cache_bytes": say("Last-level cache"),
+    "memory_total_bytes": say("Memory"),
+    "memory_limit_bytes": say("Memory limit"),
+    "memory_available_bytes": say("Available memory"),
+    "swap_total_bytes": say("Swap"),
+    "kernel": say("Kernel"),
+    "system": say("System"),
+    "container": say("Container"),
+    "fingerprint": say("Fingerprint"),
+}
+"""What the facts are called that most readers look for; the others keep the names of the manifest."""
+
+
 def _rest(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in manifest.items() if name not in _OWN}
 
@@ -76,7 +112,7 @@ def _pairs(value: Any, name: str = "") -> list[tuple[str, str]]:
         case list() | tuple() if any(isinstance(each, Mapping) for each in value):
             return [pair for number_, each in enumerate(value, 1) for pair in _pairs(each, f"{name}.{number_}")]
         case _:
-            return [(name, _readable(name, value))]
+            return [(NAMES.get(name, name), _readable(name, value))]
 
 
 def _readable(name: str, value: Any) -> str:  # noqa: PLR0911 -- one way out for each kind of value
@@ -90,6 +126,8 @@ def _readable(name: str, value: Any) -> str:  # noqa: PLR0911 -- one way out for
             return size(value)
         case int() if last.endswith("wall_ns"):
             return datetime.fromtimestamp(value / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        case int() if last == "elapsed_ns":
+            return seconds(value / 1e9)
         case int() | float() if last.endswith("_s"):
             return seconds(float(value))
         case int() | float() if last.endswith("_share"):

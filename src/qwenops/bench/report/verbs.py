@@ -1,21 +1,37 @@
 """The plots that only some commands have: the knee, the comparison, slopes, the phases of a start."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwenops.bench.compare import blocks_of
 from qwenops.bench.conclusion import Conclusion
+from qwenops.bench.definitions import METRICS
+from qwenops.bench.drift import Kind, judge_drift, latency, memory_and_descriptors
+from qwenops.bench.drift import blocks_of as drift_blocks
 from qwenops.bench.folder import RecordedRun
-from qwenops.bench.segment import Driven
+from qwenops.bench.record import Phase
+from qwenops.bench.report.figures import seconds
+from qwenops.bench.segment import ClosedLoop, Driven
+from qwenops.bench.stats import Summary, summarise
 from qwenops.page.document import Block, Figure
-from qwenops.page.plot import Axis, Lane, Lanes, Rule
-from qwenops.text import say
+from qwenops.page.plot import Axis, Band, Bar, Chart, Dots, Lane, Lanes, Line, Panel, Rule, Series
+from qwenops.page.ticks import number
+from qwenops.text import Text, say
+
+_FEWEST_STEPS = 3
 
 
 def verb_blocks(run: RecordedRun, conclusion: Conclusion) -> list[Block]:
     """Return the plots that belong to what the command found."""
     data = conclusion.data
-    figures = (comparison_figure(run, data),)
+    figures = (
+        comparison_figure(run, data),
+        knee_figure(run, data),
+        objective_figure(data),
+        *(drift_figures(run) if run.manifest.get("verb") == "soak" else ()),
+        startup_figure(data),
+    )
     return [figure for figure in figures if figure is not None]
 
 
@@ -62,3 +78,132 @@ def _pairs(run: RecordedRun) -> list[tuple[Driven, Driven]]:
 
 def _ratios_of(pairs: Sequence[tuple[Driven, Driven]], measure: str) -> tuple[float, ...]:
     return tuple(each[1] / each[0] for each in blocks_of(pairs, measure) if each is not None and each[0] > 0)
+
+
+def knee_figure(run: RecordedRun, data: Mapping[str, Any]) -> Figure | None:
+    """Return answers per second by callers, with the law that was fitted; None for fewer than three steps."""
+    steps: dict[int, list[Summary]] = {}
+    for driven in run.drivens:
+        if isinstance(driven.segment.load, ClosedLoop) and driven.segment.phase is Phase.MEASURE and driven.records:
+            steps.setdefault(driven.segment.load.users, []).append(summarise(driven))
+    users = sorted(steps)
+    if len(users) < _FEWEST_STEPS:
+        return None
+    rates = [sum(each.rates["completed_rate"] or 0.0 for each in steps[num]) / len(steps[num]) for num in users]
+    series: list[Series] = [Dots(title=say("Measured"), x=users, y=rates, hue=0)]
+    law = data.get("usl") or {}
+    rules = []
+    if {"one_per_s", "contention", "coherence"} <= set(law):
+        x = [1 + (users[-1] * 1.25 - 1) * step / 80 for step in range(81)]
+        y = [_usl(each, law["one_per_s"], law["contention"], law["coherence"]) for each in x]
+        series.insert(0, Line(title=say("Universal Scalability Law"), x=x, y=y, hue=2))
+    if knee := data.get("knee_users") or law.get("knee_users"):
+        rules.append(Rule(value=float(knee), title=say("knee: {users}", users=number(float(knee))), bad=False))
+    waits = [_median_s(steps[num]) for num in users]
+    panels = [Panel(y=Axis(title=say("Answers"), unit="1/s"), series=series, height=190)]
+    if all(each is not None for each in waits):
+        line = Line(title="", x=users, y=waits, hue=3)
+        panels.append(Panel(y=Axis(title=say("Whole answer, median"), unit="s"), series=[line], height=120))
+    return Figure(
+        title=say("What more callers bring, and what they cost"),
+        plot=Chart(x=Axis(title=say("Callers at the same time")), panels=panels, rules=rules),
+    )
+
+
+def _usl(users: float, one_per_s: float, contention: float, coherence: float) -> float:
+    return one_per_s * users / (1 + contention * (users - 1) + coherence * users * (users - 1))
+
+
+def _median_s(summaries: Sequence[Summary]) -> float | None:
+    found = summaries[-1].distributions.get("e2e")
+    return found.p50.value if found else None
+
+
+def objective_figure(data: Mapping[str, Any]) -> Figure | None:
+    """Return the share of requests that kept the objective at each rate that was tried."""
+    tried = [(float(each["rate_per_s"]), each["verdict"]["attainment"]) for each in data.get("loads") or ()]
+    loads = sorted((rate, float(share)) for rate, share in tried if share is not None)
+    if len(loads) < _FEWEST_STEPS:
+        return None
+    rules = [
+        Rule(value=float(data[key]), title=title, bad=False)
+        for key, title in (("capacity_per_s", say("kept up to here")), ("advised_per_s", say("advised")))
+        if data.get(key) is not None
+    ]
+    dots = Dots(title="", x=[rate for rate, _ in loads], y=[share * 100 for _, share in loads], hue=0)
+    panel = Panel(y=Axis(title=say("Requests that kept the objective"), unit="%", low=0.0, high=100.0), series=[dots])
+    chart = Chart(x=Axis(title=say("Requests sent"), unit="1/s", scale="log"), panels=[panel], rules=rules)
+    return Figure(title=say("The objective by the rate of requests"), plot=chart)
+
+
+def drift_figures(run: RecordedRun) -> list[Figure]:
+    """Return the level of every watched quantity over the time of a long run, with its slope."""
+    records = [record for driven in run.drivens for record in driven.records if record.phase is Phase.MEASURE]
+    series = [*memory_and_descriptors(run.host), *(latency(records, name) for name in ("ttft", "e2e"))]
+    trends = {trend.name: trend for trend in judge_drift(series).trends}
+    panels = []
+    for each in series:
+        times, levels = drift_blocks(each)
+        trend = trends.get(each.name)
+        if trend is None or not times.size:
+            continue
+        factor, unit = (
+            (1 / 2**20, "MiB") if each.kind is Kind.MEMORY else (1.0, "s" if each.kind is Kind.LATENCY else "")
+        )
+        middle = float(times.mean())
+        around = {
+            name: [(trend.level + slope * (float(at) - middle)) * factor for at in times]
+            for name, slope in (("value", trend.slope.value), ("low", trend.slope.low), ("high", trend.slope.high))
+        }
+        x = times.tolist()
+        edges = list(zip(around["low"], around["high"], strict=True))
+        parts: list[Series] = [Dots(title=NAMES.get(each.name, each.name), x=x, y=(levels * factor).tolist(), hue=0)]
+        parts.append(Line(title=say("Slope"), x=x, y=around["value"], hue=1, dashed=True))
+        if all(map(math.isfinite, (trend.slope.low, trend.slope.high))):
+            low, high = [min(pair) for pair in edges], [max(pair) for pair in edges]
+            parts.append(Band(title=say("Its interval"), x=x, low=low, high=high, hue=1))
+        panels.append(Panel(y=Axis(title=NAMES.get(each.name, each.name), unit=unit), series=parts, height=110))
+    if not panels:
+        return []
+    axis = Axis(title=say("Time since the beginning"), scale="time", low=0.0)
+    title = say("What hours of the same load did")
+    caption = say("Each dot is a twentieth of the time. From zero, so that small changes look small.")
+    return [Figure(title=title, plot=Chart(x=axis, panels=panels), caption=caption)]
+
+
+NAMES: Mapping[str, Text] = {
+    "server_rss_bytes": say("Memory of the server (RSS)"),
+    "server_pss_bytes": say("Memory of the server (PSS)"),
+    "server_descriptors": say("Open descriptors of the server"),
+    "cgroup_memory_bytes": say("Memory of its control group"),
+    "ttft": METRICS["ttft"].title,
+    "e2e": METRICS["e2e"].title,
+}
+
+
+def startup_figure(data: Mapping[str, Any]) -> Figure | None:
+    """Return the phases of every start as bars."""
+    rounds = [each for each in data.get("rounds") or () if each.get("ready_s") is not None]
+    if not rounds:
+        return None
+    states = {"cold": say("cold"), "warm": say("warm")}
+    lanes = []
+    for num, each in enumerate(rounds, 1):
+        edges = [0.0, each.get("running_s"), each.get("listening_s"), each["ready_s"], each.get("first_token_s")]
+        bars, begin = [], 0.0
+        for hue, (end, title) in enumerate(zip(edges[1:], _PHASES, strict=True)):
+            if end is not None and end >= begin:
+                bars.append(Bar(begin=begin, end=end, title=title, hue=hue))
+                begin = end
+        title = say("{number}, {state}", number=num, state=states.get(each["state"], each["state"]))
+        lanes.append(Lane(title=title, bars=bars, note=seconds(begin)))
+    return Figure(
+        title=say("The phases of every start"),
+        plot=Lanes(x=Axis(title=say("Time since the start"), unit="s", low=0.0), lanes=lanes),
+        caption=say(
+            "Colours from the left: until it runs, until it listens, until it is ready, until its first token."
+        ),
+    )
+
+
+_PHASES = (say("until it runs"), say("until it listens"), say("until it is ready"), say("until its first token"))

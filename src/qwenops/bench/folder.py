@@ -174,9 +174,10 @@ class RunFolder:
     def _failed(self, error: OSError, needed_bytes: int) -> InsufficientDiskError | RunFolderError:
         """Say what a failed write means; from a full disk on, only the run's end is still written."""
         if error.errno in _FULL:
+            failure = _disk_full(self.path, needed_bytes)
             self._is_full = True
             self._free_room()
-            return _disk_full(self.path, needed_bytes)
+            return failure
         return RunFolderError(
             say("The run's folder {path} cannot be written: {reason}.", path=str(self.path), reason=error.strerror),
             hint=say("Give a folder that can be written."),

@@ -121,6 +121,8 @@ class ClauseVerdict:
     misses: int
     independent: int
     """How many independent requests they are worth."""
+    time: float
+    """Their correlation time, in requests."""
     low: float
     """One-sided bounds of the true share of misses."""
     high: float
@@ -321,6 +323,7 @@ def _judge_clause(
         n=n,
         misses=count,
         independent=worth,
+        time=time,
         low=_low(count, n, time, shared),
         high=binomial_upper(min(worth_missed, worth), worth, alpha) if worth else 1.0,
         more_requests=0

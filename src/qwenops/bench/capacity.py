@@ -1,0 +1,559 @@
+"""`bench slo`: judges a server at a rate, or finds the highest Poisson rate at which it keeps its promise.
+
+The search begins with callers that wait for their answers (what can it do at most?), brackets the rate with short
+loads, narrows it with longer ones close to it, and spends the rest of its time on a proof 30 % below. Every decision
+depends on recorded answers alone, never on the clock, so a run that is continued decides as it did. Rates may be as low
+as they need to be: nothing here knows a smallest one. The backlog is bounded: what would exceed it is not sent and
+counts as missed.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from qwenops.bench.attainment import Crossing, Observed, bracket, crossing
+from qwenops.bench.conclusion import EXIT_INCONCLUSIVE, EXIT_MISSED, Conclusion, Outcome, Table
+from qwenops.bench.options import BenchOptions
+from qwenops.bench.record import Failure, RequestRecord
+from qwenops.bench.schedule import arrivals
+from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.bench.slo import (
+    ALPHA,
+    SPENDING,
+    Decision,
+    Slo,
+    SloVerdict,
+    alpha_spent,
+    judge,
+    parse_slo,
+)
+from qwenops.errors import ConfigError
+from qwenops.options import format_seconds
+from qwenops.text import Text, say
+
+NS_PER_S = 1_000_000_000
+BUDGET_S = 600.0
+HEADROOM = 0.3
+SETTLING = 0.15
+"""The part of each load that is sent and not judged: it begins with an empty queue."""
+
+_LADDER = (1, 2, 4, 8, 16, 32)
+_LADDER_SHARE = 0.03
+"""Of the budget, for each number of callers."""
+_STILL_GAINS = 1.1
+_COARSE_SHARE, _NUM_COARSE = 0.05, 6
+_FINE_UNTIL, _NUM_FINE = 0.75, 5
+_FIRST_GUESS = 0.6
+"""Of what callers that wait get done."""
+_NARROW = 1.4
+"""Bracket, highest by lowest, from which on the curve knows better than the bracket."""
+_ASIDE = (1.0, 0.94, 1.06)
+"""Where the fine loads lie around the estimate: from one place alone no steepness is seen."""
+_LEAST_PER_LOOK = 60
+_SPARE = 8
+
+
+class Drives(Protocol):
+    """Sends a segment: `Run`, or a model of a server."""
+
+    async def drive(self, segment: Segment, target: str = "", *, overload: bool = False) -> Driven:
+        """Send it and return what came of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What came of one rate."""
+
+    rate_per_s: float
+    came_per_s: float
+    """What came of the schedule by chance; the misses follow it more than the rate that was meant."""
+    records: tuple[RequestRecord, ...]
+    """Those that are judged."""
+    dropped: int = 0
+    verdict: SloVerdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What the search found."""
+
+    alone: SloVerdict
+    """About one caller at a time."""
+    most_per_s: float
+    """What callers that wait get done; no rate above it can last."""
+    loads: tuple[Load, ...]
+    found: Crossing | None
+    """None when not even one request at a time keeps the promise, or the search was interrupted at once."""
+    limiting: str = ""
+    """The clause that is missed first."""
+    advised_per_s: float | None = None
+    proof: SloVerdict | None = None
+    """About the advised rate."""
+    interrupted: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class _Search:
+    """A search under way."""
+
+    drives: Drives
+    slo: Slo
+    options: BenchOptions
+    budget_s: float
+    spent_s: float = 0.0
+    num_sent: int = 0
+    num_loads: int = 0
+    most_in_flight: int = 64
+    interrupted: bool = False
+    loads: list[Load] = field(default_factory=list)
+
+    async def send(self, segment: Segment) -> Driven:
+        """Send a segment and account for its time and items."""
+        driven = await self.drives.drive(segment, overload=True)
+        self.spent_s += (driven.ended_ns - driven.began_ns) / NS_PER_S
+        self.num_sent += len(driven.records) + driven.dropped
+        self.interrupted |= driven.interrupted
+        return driven
+
+    async def offer(self, rate_per_s: float, seconds: float) -> tuple[tuple[RequestRecord, ...], int]:
+        """Offer a rate for some time; return the records that are to be judged and how many were not sent."""
+        self.num_loads += 1
+        offsets = arrivals(
+            self.options.arrivals,
+            rate_per_s,
+            duration_s=seconds,
+            seed=self.options.seed + self.num_loads,
+            burstiness=self.options.burstiness,
+        )
+        driven = await self.send(
+            Segment(
+                name=f"{self.num_loads}: {rate_per_s:.4g}/s",
+                load=OpenLoop(offsets_ns=offsets),
+                duration_s=seconds,
+                first_item=self.num_sent,
+                max_in_flight=self.most_in_flight,
+            )
+        )
+        settled_ns = driven.began_ns + round(SETTLING * seconds * NS_PER_S)
+        return tuple(each for each in driven.records if each.scheduled_ns >= settled_ns), driven.dropped
+
+    def judged(self, records: Sequence[RequestRecord], dropped: int, alpha: float = ALPHA) -> SloVerdict:
+        """Judge records against the objective."""
+        return judge(records, self.slo, alpha=alpha, dropped=dropped, timeout_s=self.options.timeout_s)
+
+    async def load(self, rate_per_s: float, seconds: float) -> Load:
+        """Offer a rate and keep what came of it."""
+        records, dropped = await self.offer(rate_per_s, seconds)
+        found = Load(
+            rate_per_s=rate_per_s,
+            came_per_s=(len(records) + dropped) / (seconds * (1.0 - SETTLING)) or rate_per_s,
+            records=records,
+            dropped=dropped,
+            verdict=self.judged(records, dropped),
+        )
+        self.loads.append(found)
+        return found
+
+    def observed(self, clause: int) -> list[Observed]:
+        """Return what the loads said about one clause."""
+        return [
+            Observed(
+                rate_per_s=load.came_per_s,
+                misses=load.verdict.clauses[clause].misses,
+                n=load.verdict.clauses[clause].n,
+                time=load.verdict.clauses[clause].time,
+            )
+            for load in self.loads
+            if load.verdict.clauses[clause].n
+        ]
+
+    def bracket(self) -> tuple[float | None, float | None]:
+        """Return the highest rate at which every clause seems to be kept, and the lowest at which one does not."""
+        pairs = [
+            bracket(loads, clause.allowed)
+            for index, clause in enumerate(self.slo.clauses)
+            if (loads := self.observed(index))
+        ]
+        good = [low for low, _ in pairs]
+        bad = [high for _, high in pairs if high is not None]
+        lows = [low for low in good if low is not None]
+        return (min(lows) if lows and len(lows) == len(good) else None, min(bad) if bad else None)
+
+    def estimate(self) -> tuple[Crossing, str] | None:
+        """Return the lowest rate at which a clause stops being kept, and the clause."""
+        found = [
+            (crossing(loads, clause.allowed), clause.text)
+            for index, clause in enumerate(self.slo.clauses)
+            if (loads := self.observed(index))
+        ]
+        return min(found, key=lambda each: each[0].rate_per_s) if found else None
+
+
+async def find_capacity(drives: Drives, slo: Slo, options: BenchOptions, budget_s: float = BUDGET_S) -> Capacity:
+    """Search for the highest rate at which the objective is kept, within a budget of time (and the last answers).
+
+    Args:
+        drives: Sends segments.
+        slo: The objective.
+        options: How requests arrive and when they are given up.
+        budget_s: How long the search may take.
+    """
+    search = _Search(drives=drives, slo=slo, options=options, budget_s=budget_s)
+    alone, most_per_s = await _what_callers_get(search)
+    if alone.decision is Decision.FAIL or search.interrupted or not most_per_s:
+        return Capacity(alone=alone, most_per_s=most_per_s, loads=(), found=None, interrupted=search.interrupted)
+    await _approach(search, most_per_s)
+    await _narrow(search, most_per_s)
+    best = search.estimate()
+    if best is None:
+        return Capacity(
+            alone=alone,
+            most_per_s=most_per_s,
+            loads=tuple(search.loads),
+            found=None,
+            interrupted=search.interrupted,
+        )
+    found, limiting = best
+    advised = (1.0 - HEADROOM) * found.rate_per_s
+    proof = None if search.interrupted else await _looks(search, advised, max(0.0, budget_s - search.spent_s))
+    return Capacity(
+        alone=alone,
+        most_per_s=most_per_s,
+        loads=tuple(search.loads),
+        found=found,
+        limiting=limiting,
+        advised_per_s=advised,
+        proof=proof,
+        interrupted=search.interrupted,
+    )
+
+
+async def _what_callers_get(search: _Search) -> tuple[SloVerdict, float]:
+    """Return the verdict on one caller, and what more and more callers get done at most per second."""
+    seconds = _LADDER_SHARE * search.budget_s
+    alone: SloVerdict | None = None
+    most_per_s, users_at_most = 0.0, 1
+    for users in _LADDER:
+        driven = await search.send(
+            Segment(
+                name=f"users={users}",
+                load=ClosedLoop(users=users),
+                duration_s=seconds,
+                first_item=search.num_sent,
+            )
+        )
+        alone = alone or search.judged(driven.records, 0)
+        done_per_s = throughput(driven)
+        gained = done_per_s > _STILL_GAINS * most_per_s
+        if done_per_s > most_per_s:
+            most_per_s, users_at_most = done_per_s, users
+        if search.interrupted or alone.decision is Decision.FAIL or not gained:
+            break
+    longest_s = max((bound.limit_s for bound in search.slo.bounds), default=0.0)
+    search.most_in_flight = math.ceil(2 * most_per_s * longest_s) + 2 * users_at_most + _SPARE
+    assert alone is not None  # noqa: S101 -- the ladder has a first step
+    return alone, most_per_s
+
+
+def throughput(driven: Driven) -> float:
+    """Return the good answers per second of a closed loop: those within its window, or all where it had none."""
+    ends = [each.ended_ns for each in driven.records if each.failure is None and each.ended_ns is not None]
+    until_ns = driven.began_ns + driven.window_ns
+    inside = [each for each in ends if each <= until_ns]
+    if len(inside) > 1 and driven.window_ns:
+        return len(inside) * NS_PER_S / driven.window_ns
+    return len(ends) * NS_PER_S / max(1, driven.ended_ns - driven.began_ns)
+
+
+async def _approach(search: _Search, most_per_s: float) -> None:
+    """Bracket the rate with short loads."""
+    rate_per_s = _FIRST_GUESS * most_per_s
+    for _ in range(_NUM_COARSE):
+        # A low rate gets more time, or nothing would come of it.
+        await search.load(rate_per_s, _COARSE_SHARE * search.budget_s)
+        if search.interrupted:
+            return
+        low, high = search.bracket()
+        if low is None:
+            rate_per_s = (high or rate_per_s) / 3
+        elif high is None:
+            if low >= 1.2 * most_per_s:
+                return
+            rate_per_s = min(1.4 * low, 1.25 * most_per_s)
+        elif high < _NARROW * low:
+            return
+        else:
+            rate_per_s = math.sqrt(low * high)
+
+
+async def _narrow(search: _Search, most_per_s: float) -> None:
+    """Spend most of the time close to the rate."""
+    for left in range(_NUM_FINE, 0, -1):
+        best = search.estimate()
+        seconds = (_FINE_UNTIL * search.budget_s - search.spent_s) / left
+        if best is None or search.interrupted or seconds <= 0:
+            return
+        aside = _ASIDE[left % len(_ASIDE)]
+        await search.load(min(best[0].rate_per_s, 1.3 * most_per_s) * aside, seconds)
+
+
+async def _looks(search: _Search, rate_per_s: float, seconds: float) -> SloVerdict | None:
+    """Judge a rate: at most three looks at growing data, and together they spend alpha."""
+    if rate_per_s * seconds < 1:
+        return None
+    parts = (0.25, 0.25, 0.5) if 0.25 * rate_per_s * seconds >= _LEAST_PER_LOOK else (1.0,)
+    records: tuple[RequestRecord, ...] = ()
+    dropped = 0
+    verdict: SloVerdict | None = None
+    for look, part in enumerate(parts):
+        more, unsent = await search.offer(rate_per_s, part * seconds)
+        records, dropped = records + more, dropped + unsent
+        alpha = alpha_spent(look) if len(parts) == len(SPENDING) else ALPHA
+        verdict = search.judged(records, dropped, alpha)
+        if search.interrupted or verdict.decision is not Decision.UNDECIDED:
+            break
+    return verdict
+
+
+async def slo(run: "MeasuredRun", *, budget_s: float = BUDGET_S) -> Conclusion:
+    """Judge `options.rate`, or search for the highest rate that keeps `options.slo`.
+
+    Raises:
+        ConfigError: There is no objective, or it cannot be read.
+    """
+    options = run.options
+    if not options.slo.strip():
+        raise ConfigError(
+            say("There is no objective to judge by."), hint=say("Give one, for example --slo 'ttft p95 < 2s'.")
+        )
+    objective = parse_slo(options.slo)
+    if options.rate:
+        return await _at_rate(run, objective, options.rate, budget_s)
+    run.expected_s = budget_s
+    return _capacity_conclusion(await find_capacity(run, objective, options, budget_s), objective)
+
+
+class MeasuredRun(Drives, Protocol):
+    """What the command needs of `Run`."""
+
+    options: BenchOptions
+    expected_s: float | None
+
+
+async def _at_rate(run: MeasuredRun, objective: Slo, rate_per_s: float, budget_s: float) -> Conclusion:
+    """Judge one rate for the time that the options say, or the budget."""
+    options = run.options
+    seconds = options.duration_s or (options.requests / rate_per_s if options.requests else budget_s)
+    run.expected_s = seconds
+    search = _Search(drives=run, slo=objective, options=options, budget_s=seconds)
+    longest_s = max((bound.limit_s for bound in objective.bounds), default=0.0)
+    search.most_in_flight = math.ceil(2 * rate_per_s * longest_s) + 64
+    verdict = await _looks(search, rate_per_s, seconds) or search.judged((), 0)
+    outcome, exit_code = _OUTCOMES[verdict.decision]
+    return Conclusion(
+        outcome=outcome,
+        exit_code=exit_code,
+        sentences=(_verdict_sentence(verdict, rate_per_s), *_failures(verdict)),
+        tables=(clause_table(verdict),),
+        data={"slo": objective.text, "rate_per_s": rate_per_s, "verdict": verdict_data(verdict)},
+    )
+
+
+_OUTCOMES = {
+    Decision.PASS: (Outcome.PASS, 0),
+    Decision.FAIL: (Outcome.FAIL, EXIT_MISSED),
+    Decision.UNDECIDED: (Outcome.UNDECIDED, EXIT_INCONCLUSIVE),
+}
+
+
+def _verdict_sentence(verdict: SloVerdict, rate_per_s: float) -> Text:
+    n = max((each.n for each in verdict.clauses), default=0)
+    match verdict.decision:
+        case Decision.PASS:
+            return say("At {rate:.4g} requests/s the objective is kept: {n} requests prove it.", rate=rate_per_s, n=n)
+        case Decision.FAIL:
+            return say("At {rate:.4g} requests/s the objective is missed: {n} requests prove it.", rate=rate_per_s, n=n)
+        case Decision.UNDECIDED:
+            if verdict.more_requests is None:
+                return say(
+                    "At {rate:.4g} requests/s {n} requests do not decide: the server is too close to its limit.",
+                    rate=rate_per_s,
+                    n=n,
+                )
+            return say(
+                "At {rate:.4g} requests/s {n} requests do not decide: about {more} more would ({time}).",
+                rate=rate_per_s,
+                n=n,
+                more=verdict.more_requests,
+                time=format_seconds(round(verdict.more_requests / rate_per_s)),
+            )
+
+
+def _failures(verdict: SloVerdict) -> tuple[Text, ...]:
+    """Say of each clause that is not kept how far it is off."""
+    return tuple(
+        say(
+            "{clause}: {share:.1%} of the requests missed it, and {allowed:.1%} may.",
+            clause=each.clause.text,
+            share=each.miss_share,
+            allowed=each.clause.allowed,
+        )
+        for each in verdict.clauses
+        if each.decision is Decision.FAIL
+    )
+
+
+def _capacity_conclusion(found: Capacity, objective: Slo) -> Conclusion:
+    """Put what was found into words."""
+    data: dict[str, Any] = {
+        "slo": objective.text,
+        "most_per_s": found.most_per_s,
+        "interrupted": found.interrupted,
+        "loads": [
+            {"rate_per_s": load.rate_per_s, "dropped": load.dropped, "verdict": verdict_data(load.verdict)}
+            for load in found.loads
+        ],
+    }
+    if found.found is None:
+        missed = found.alone.decision is Decision.FAIL
+        sentence = (
+            say("Not even one request at a time keeps the objective, so no rate does.")
+            if missed
+            else say("The search ended before a rate was found.")
+        )
+        return Conclusion(
+            outcome=Outcome.FAIL if missed else Outcome.UNDECIDED,
+            exit_code=EXIT_MISSED if missed else EXIT_INCONCLUSIVE,
+            sentences=(sentence, *_failures(found.alone)),
+            tables=(clause_table(found.alone),),
+            data=data,
+        )
+    assert found.advised_per_s is not None  # noqa: S101 -- it comes with the rate
+    decision = found.proof.decision if found.proof else Decision.UNDECIDED
+    outcome, exit_code = _OUTCOMES[decision]
+    data |= {
+        "capacity_per_s": found.found.rate_per_s,
+        "capacity_low_per_s": found.found.interval.low,
+        "capacity_high_per_s": found.found.interval.high,
+        "advised_per_s": found.advised_per_s,
+        "limiting": found.limiting,
+        "proof": verdict_data(found.proof) if found.proof else None,
+    }
+    return Conclusion(
+        outcome=outcome,
+        exit_code=exit_code,
+        sentences=_capacity_sentences(found, found.found, found.advised_per_s),
+        tables=(loads_table(found.loads), *((clause_table(found.proof),) if found.proof else ())),
+        data=data,
+    )
+
+
+def _capacity_sentences(found: Capacity, rate: Crossing, advised_per_s: float) -> tuple[Text, ...]:
+    sentences = [
+        say(
+            "The objective is kept up to about {rate:.3g} requests/s (95 %: {low:.3g} to {high:.3g}); "
+            "beyond it, {clause} is missed first.",
+            rate=rate.rate_per_s,
+            low=rate.interval.low,
+            high=rate.interval.high,
+            clause=found.limiting,
+        )
+        if rate.inside
+        else say(
+            "The objective was kept at every rate that was tried, up to {rate:.3g} requests/s.",
+            rate=max((load.rate_per_s for load in found.loads), default=0.0),
+        )
+        if any(load.verdict.attainment == 1.0 for load in found.loads)
+        else say("The rates that were tried do not bracket the limit; it is near {rate:.3g}/s.", rate=rate.rate_per_s),
+        say(
+            "Plan for {rate:.3g} requests/s: {headroom:.0%} less, so that peaks and a slower day fit in.",
+            rate=advised_per_s,
+            headroom=HEADROOM,
+        ),
+    ]
+    if found.proof is not None:
+        sentences.append(_verdict_sentence(found.proof, advised_per_s))
+    if found.interrupted:
+        sentences.append(say("The search was interrupted; these are the figures so far."))
+    return tuple(sentences)
+
+
+def clause_table(verdict: SloVerdict) -> Table:
+    """Show what is known about each clause."""
+    return Table(
+        title=say("Objective"),
+        headings=(
+            say("clause"),
+            say("verdict"),
+            say("may miss"),
+            say("missed"),
+            say("requests"),
+            say("worth"),
+            say("true share between"),
+            say("more to decide"),
+        ),
+        rows=tuple(
+            (
+                each.clause.text,
+                each.decision.value.upper(),
+                f"{each.clause.allowed:.2%}",
+                f"{each.miss_share:.2%}",
+                each.n,
+                each.independent,
+                f"{each.low:.2%} - {each.high:.2%}",
+                each.more_requests,
+            )
+            for each in verdict.clauses
+        ),
+    )
+
+
+def loads_table(loads: Sequence[Load]) -> Table:
+    """Show the rates that were tried, in ascending order."""
+    return Table(
+        title=say("Rates that were tried"),
+        headings=(
+            say("requests/s"),
+            say("requests"),
+            say("not sent"),
+            say("failed"),
+            say("attainment"),
+            say("verdict"),
+        ),
+        rows=tuple(
+            (
+                round(load.rate_per_s, 6),
+                len(load.records),
+                load.dropped,
+                sum(each.failure not in {None, Failure.INTERRUPTED} for each in load.records),
+                None if load.verdict.attainment is None else f"{load.verdict.attainment:.1%}",
+                load.verdict.decision.value.upper(),
+            )
+            for load in sorted(loads, key=lambda each: each.rate_per_s)
+        ),
+    )
+
+
+def verdict_data(verdict: SloVerdict) -> dict[str, Any]:
+    """Return a verdict for scripts."""
+    return {
+        "decision": verdict.decision.value,
+        "attainment": verdict.attainment,
+        "more_requests": verdict.more_requests,
+        "clauses": [
+            {
+                "clause": each.clause.text,
+                "decision": each.decision.value,
+                "allowed": each.clause.allowed,
+                "n": each.n,
+                "misses": each.misses,
+                "independent": each.independent,
+                "low": each.low,
+                "high": each.high,
+                "more_requests": each.more_requests,
+            }
+            for each in verdict.clauses
+        ],
+    }

@@ -596,6 +596,15 @@ class TestWhatAServerDoesNotKnow:
             assert server.asked[-1].keys() == self.PLAIN
             assert "ignore_eos" in engine.info.notes["left_out"]
 
+    async def test_those_that_were_refused_at_the_same_time_all_learn_it(self) -> None:
+        def slowly(body: dict[str, Any]) -> Reply:
+            unknown = {"top_k"} & body.keys()
+            return refusing(400, {"error": f"unknown field {unknown}"}) if unknown else Reply(pieces=FINE)
+
+        async with scripted(slowly, gets=MODELS) as server, opened(server.url) as engine:
+            answers = await asyncio.gather(*(answer(engine, asked(name=str(n), temperature=1.0)) for n in range(9)))
+        assert [text_of(each) for each in answers] == ["Hi"] * 9
+
     async def test_only_what_is_refused_is_left_out(self) -> None:
         known = set(self.PLAIN) | {"top_k", "min_p", "chat_template_kwargs"}
         refusal = lambda unknown: refusing(400, {"error": {"message": f"The field {unknown[0]} is not known."}})  # noqa: E731 -- short
@@ -641,16 +650,7 @@ class TestConnections:
             engine.listen_moments(None)
             await answer(engine)
             assert len(server.connections) == 1
-        assert told == [("a", "first_byte"), ("b", "first_byte"), ("c", "first_byte")]
-
-    async def test_a_new_connection_is_told_before_the_first_byte(self) -> None:
-        told: list[tuple[str, str]] = []
-        async with scripted(lambda _: Reply(pieces=FINE)) as server:
-            engine = OpenAIEngine(Remote(api_url(server.url)), await listed("m"))
-            engine.listen_moments(lambda name, moment: told.append((name, moment)))
-            await answer(engine)
-            await engine.aclose()
-        assert told == [("a", "connected"), ("a", "first_byte")]
+        assert told == [("a", "connected"), ("a", "first_byte"), ("b", "first_byte"), ("c", "first_byte")]
 
     async def test_leaving_early_closes_the_connection(self) -> None:
         more: list[bytes | float] = [0.05, *events(delta(content="b"))]
@@ -699,6 +699,33 @@ class TestConnections:
             assert engine.info.health.state is EngineState.CLOSED
             with pytest.raises(EngineUnavailableError):
                 await answer(engine)
+
+    async def test_a_server_that_closes_without_a_word_is_no_failing_server(self) -> None:
+        """As llama-server does after each stream, though it promises to keep the connection."""
+        answered = 0
+        head = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\nKeep-Alive: timeout=5\r\n\r\n"
+        )
+        body = b"".join(each for each in FINE if isinstance(each, bytes))
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal answered
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head % len(body) + body)
+            await writer.drain()
+            answered += 1
+            await asyncio.sleep(0.005)  # the next request is on its way by now
+            writer.close()
+
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            engine = OpenAIEngine(Remote(api_url(f"http://127.0.0.1:{port}")), await listed("m"))
+            for _ in range(20):
+                assert text_of(await answer(engine)) == "Hi"
+            assert answered == 20
+            assert "connections" in engine.info.notes
+            await engine.aclose()
+            await asyncio.sleep(0.05)
 
     async def test_no_more_connections_are_opened_than_are_allowed(self) -> None:
         for limit, expected in ((2, 2), (0, 8)):

@@ -100,7 +100,7 @@ class OllamaEngine:
             max_running=self._max_running,
             logprobs=True,
             structure=True,
-            notes=dict(self._notes),
+            notes={**self._notes, **self.remote.notes},
             health=EngineHealth(
                 state=EngineState.CLOSED if self.remote.is_closed else EngineState.READY, running=self._running
             ),

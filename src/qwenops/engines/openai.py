@@ -92,7 +92,7 @@ class OpenAIEngine:
             max_running=self._max_running,
             logprobs=True,
             structure=True,
-            notes=dict(self._notes),
+            notes={**self._notes, **self.remote.notes},
             health=EngineHealth(
                 state=EngineState.CLOSED if self.remote.is_closed else EngineState.READY, running=self._running
             ),
@@ -139,10 +139,11 @@ class OpenAIEngine:
         """Send a request, without the fields that the server turns out not to know."""
         path, body = self._asked(request)
         while True:
+            sent = self._without(body)
             try:
-                return await self.remote.post(path, self._without(body), request_id=request.id, trace=request.trace)
+                return await self.remote.post(path, sent, request_id=request.id, trace=request.trace)
             except InvalidRequestError as error:
-                if not self._leave_out(body, error):
+                if not self._leave_out(sent, error):
                     raise
 
     async def _whole(self, response: "aiohttp.ClientResponse") -> bytes:
@@ -179,12 +180,13 @@ class OpenAIEngine:
         return {name: value for name, value in body.items() if name not in self._left_out}
 
     def _leave_out(self, body: Mapping[str, Any], error: InvalidRequestError) -> bool:
-        """Learn from a refusal which fields the server does not know; say whether there are any."""
+        """Learn from the refusal of `body` which of its fields the server does not know; say whether there are any."""
         if type(error) is not InvalidRequestError or not _UNKNOWN.search(error.message):
             return False
-        sent = [name for name in DISPENSABLE if name in body and name not in self._left_out]
+        sent = {name for name in DISPENSABLE if name in body}
         named = {name for name in sent if error.param == name or re.search(rf"\b{name}\b", error.message)}
-        if not (unknown := named or set(sent)):
+        unknown = named or sent
+        if not unknown:
             return False
         self._left_out |= unknown
         self._notes["left_out"] = say(

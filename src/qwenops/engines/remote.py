@@ -4,7 +4,9 @@
 * Nothing comes between the server and the clock: no compression, no proxy from the environment, no redirects, a read
   buffer that holds back no server, and as many connections as there are streams.
 * A connection that nobody used for a few seconds is not used again: servers close theirs after five (uvicorn,
-  llama-server, Node), and a request that meets such an end would look like a crash.
+  llama-server, Node), and a request that meets such an end would look like a crash. llama-server also closes after
+  each stream without saying so. A request that finds a used connection closed, without one byte of an answer, was not
+  read by anybody: it goes out once more, and from then on each request opens a connection of its own (`notes`).
 * The key travels as a bearer and is in no message: where a server repeats it, it is masked.
 """
 
@@ -27,7 +29,7 @@ from qwenops.errors import (
     MalformedAnswerError,
     QwenOpsError,
 )
-from qwenops.text import say
+from qwenops.text import Text, say
 
 if TYPE_CHECKING:
     import aiohttp
@@ -97,6 +99,10 @@ class Remote:
         self._silence_s = silence_s
         self._hook: OnMoment | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._former: aiohttp.ClientSession | None = None
+        self._uses_again = True
+        self.notes: dict[str, Text] = {}
+        """What was found out about the server."""
         self._open: set[aiohttp.ClientResponse] = set()
         self.is_closed = False
 
@@ -112,17 +118,17 @@ class Remote:
         Raises:
             QwenOpsError: No connection, a refusal, or no answer; see `refusal.refusal_of` and `failure`.
         """
-        session = self._opened()
+        call = _Call(request_id)
         try:
-            response = await session.post(
-                self.url + path,
-                data=encoded(body),
-                headers=trace,
-                allow_redirects=False,
-                trace_request_ctx=request_id,
-            )
+            response = await self._sent(path, encoded(body), trace, call)
         except _failures() as error:
-            raise self.failure(error) from error
+            if not (call.used_again and _found_closed(error)):
+                raise self.failure(error) from error
+            await self._stop_using_again()
+            try:
+                response = await self._sent(path, encoded(body), trace, call)
+            except _failures() as failure:
+                raise self.failure(failure) from failure
         self._open.add(response)
         if self._hook is not None:
             self._hook(request_id, "first_byte")
@@ -133,6 +139,20 @@ class Remote:
         finally:
             self.let_go(response)
         raise refusal
+
+    async def _sent(self, path: str, body: bytes, trace: Mapping[str, str], call: "_Call") -> "aiohttp.ClientResponse":
+        return await self._opened().post(
+            self.url + path, data=body, headers=trace, allow_redirects=False, trace_request_ctx=call
+        )
+
+    async def _stop_using_again(self) -> None:
+        """Let each request open its own connection from now on; what runs on the old ones goes on."""
+        if not self._uses_again:
+            return
+        self._uses_again = False
+        self.notes["connections"] = say("The server closes connections that it promised to keep; each is used once.")
+        if self._session is not None:
+            self._former, self._session = self._session, None
 
     def let_go(self, response: "aiohttp.ClientResponse") -> None:
         """Keep the connection of an answer that was read to its end; close any other."""
@@ -185,6 +205,8 @@ class Remote:
     ) -> tuple[int, bytes]:
         """Return status and body of a small question (GET, or POST with a body), whatever the status is.
 
+        Its connection is closed, so that what is measured afterwards opens its own.
+
         Raises:
             QwenOpsError: There is no answer, or none in time.
         """
@@ -196,7 +218,12 @@ class Remote:
         url = (base or self.url) + path
         try:
             async with session.request(
-                "GET" if body is None else "POST", url, data=data, timeout=timeout, allow_redirects=False
+                "GET" if body is None else "POST",
+                url,
+                data=data,
+                headers={"Connection": "close"},
+                timeout=timeout,
+                allow_redirects=False,
             ) as response:
                 return response.status, await response.content.read(MAX_QUESTION_BYTES)
         except _failures() as error:
@@ -241,8 +268,9 @@ class Remote:
         self.is_closed = True
         for response in tuple(self._open):
             response.close()
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._former):
+            if session is not None:
+                await session.close()
 
     async def _refusal(self, response: "aiohttp.ClientResponse") -> QwenOpsError:
         try:
@@ -282,8 +310,9 @@ class Remote:
                 headers["Authorization"] = f"Bearer {self._api_key}"
             tracing = aiohttp.TraceConfig()
             tracing.on_connection_create_end.append(self._connected)
+            tracing.on_connection_reuseconn.append(_used_again)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._num_connections, keepalive_timeout=IDLE_S),
+                connector=self._connector(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._silence_s),
                 headers=headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -294,9 +323,41 @@ class Remote:
             )
         return self._session
 
+    def _connector(self) -> "aiohttp.TCPConnector":
+        import aiohttp
+
+        if self._uses_again:
+            return aiohttp.TCPConnector(limit=self._num_connections, keepalive_timeout=IDLE_S)
+        return aiohttp.TCPConnector(limit=self._num_connections, force_close=True)
+
     async def _connected(self, _session: Any, context: SimpleNamespace, _params: Any) -> None:
-        if self._hook is not None and context.trace_request_ctx is not None:
-            self._hook(context.trace_request_ctx, "connected")
+        call = context.trace_request_ctx
+        if self._hook is not None and call is not None:
+            self._hook(call.request_id, "connected")
+
+
+class _Call:
+    """One request on its way, as the pool sees it."""
+
+    __slots__ = ("request_id", "used_again")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.used_again = False
+
+
+async def _used_again(_session: Any, context: SimpleNamespace, _params: Any) -> None:
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx.used_again = True
+
+
+def _found_closed(error: BaseException) -> bool:
+    """Whether a connection turned out to be closed before one byte of an answer."""
+    import aiohttp
+
+    return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not isinstance(
+        error, aiohttp.ClientConnectorError
+    )
 
 
 _OK = 200

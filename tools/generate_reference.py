@@ -76,8 +76,8 @@ def cli_page() -> str:
         (
             "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 gate not met, 4 a part is missing, "
             "130 interrupted; `bench gate` and `bench slo` also 10 regression, 11 objective missed, 12 inconclusive, "
-            "13 a run that proves nothing. With `--json`, data (or an error) is one JSON document on standard output; its "
-            "`schema` names its form and version. Progress, remarks and errors go to standard error."
+            "13 a run that proves nothing. With `--json`, data (or an error) is one JSON document on standard output; "
+            "its `schema` names its form and version. Progress, remarks and errors go to standard error."
         ),
     ]
     for path, ctx in sorted(commands(), key=lambda item: item[0]):

@@ -1,17 +1,23 @@
 """`qwenops bench stress`, `slo` and `startup`: where a server's limits are."""
 
+import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
-from qwenops.cli.bench_run import Wanted, bench_options, measure, measure_flags, target_argument
-from qwenops.cli.help import Flag, Operand, Verb
+from qwenops.cli.bench_run import Measurement, Wanted, bench_options, measure, measure_flags, target_argument
+from qwenops.cli.flags import settings
+from qwenops.cli.help import Flag, Operand
+from qwenops.cli.terminal import NAME
+from qwenops.errors import ConfigError
 from qwenops.text import say
 
 
 @click.command(
     "stress",
-    cls=Verb,
+    cls=Measurement,
     help=say(
         "Raise the number of callers up to and past saturation, then look whether the server recovers. Says where the "
         "knee is, by how much callers slow one another, and confirms it at a steady rate."
@@ -48,7 +54,7 @@ def stress(ctx: click.Context, /, target: str, users_text: str, under: tuple[str
 
 @click.command(
     "slo",
-    cls=Verb,
+    cls=Measurement,
     help=say(
         "Find the highest rate at which a server keeps an objective, with proof: PASS, FAIL, or UNDECIDED and how many "
         "more requests would decide. With --rate it judges that rate alone."
@@ -77,7 +83,7 @@ def slo(ctx: click.Context, /, target: str, **asked: Any) -> None:
 
 @click.command(
     "startup",
-    cls=Verb,
+    cls=Measurement,
     help=say(
         "Start a server several times and say when it listens, when it is ready and when its first token comes, with "
         "a warm and a cold page cache, and how much memory it took."
@@ -91,9 +97,60 @@ def slo(ctx: click.Context, /, target: str, **asked: Any) -> None:
     ),
 )
 @click.argument("command", cls=Operand, help=say("How to start the server; {port} stands for a free port."))
-@click.option("--starts", cls=Flag, type=click.IntRange(min=1), default=3, show_default=True, help=say("How often."))
+@click.option("--starts", cls=Flag, type=click.IntRange(1, 100), default=3, show_default=True, help=say("How often."))
 @click.option("--url", cls=Flag, default="http://127.0.0.1:{port}", show_default=True, help=say("Where it answers."))
-@measure_flags("timeout_s", "folder")
+@click.option(
+    "--files",
+    cls=Flag,
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    metavar="PATH",
+    help=say("Files of the model, or their folder, which a cold start reads from the disk; may be repeated."),
+)
+@click.option("--drop-caches", cls=Flag, is_flag=True, help=say("Drop the whole page cache before cold starts (root)."))
+@measure_flags("timeout_s", "folder", resume=False)
 @click.pass_context
-def startup(ctx: click.Context, /, command: str, starts: int, url: str, **asked: Any) -> None:
+def startup(
+    ctx: click.Context,
+    /,
+    command: str,
+    starts: int,
+    url: str,
+    files: tuple[Path, ...],
+    *,
+    drop_caches: bool,
+    **asked: Any,
+) -> None:
     """Start it."""
+    from qwenops.bench.startup import Launch
+    from qwenops.bench.startup import startup as act
+    from qwenops.bench.targets import open_target
+
+    options = bench_options(ctx)
+    key = settings(ctx).engine.api_key
+    wanted = Wanted(verb="startup", targets={}, options=options, calibrate_s=0.0, **asked)
+    launch = Launch(
+        argv=typed_program(command),
+        open_target=lambda address: open_target(address, options, model=wanted.model, api_key=key),
+        url=url,
+        files=files,
+        drop_all=drop_caches,
+    )
+    measure(ctx, wanted, lambda run: act(run, launch, rounds=starts))
+
+
+def typed_program(command: str) -> list[str]:
+    """Return the words of a command; `qwenops` is this program, wherever it is installed.
+
+    Raises:
+        ConfigError: It has no words, or an open quote.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if not words:
+        raise ConfigError(
+            say("{command!r} is no command.", command=command), hint=say("Give the program and its arguments.")
+        )
+    return [sys.executable, "-m", NAME, *words[1:]] if words[0] == NAME else words

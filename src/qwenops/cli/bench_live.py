@@ -69,7 +69,7 @@ class LiveView:
     Args:
         terminal: Where and in which language.
         about: What is measured, for the first line.
-        limits: Bounds of `ttft_s` and `e2e_s` that the objective names, for the dotted lines.
+        limits: Bounds in seconds of `ttft` and `e2e` that the objective names, for the dotted lines.
         interactive: Whether standard error is a terminal.
     """
 
@@ -215,8 +215,8 @@ class LiveView:
         grid = Table.grid(padding=(0, 4))
         titles, drawings = [], []
         for name, values, limit in (
-            ("TTFT", snapshot.recent_ttft_s, self._limits.get("ttft_s")),
-            ("E2E", snapshot.recent_e2e_s, self._limits.get("e2e_s")),
+            ("TTFT", snapshot.recent_ttft_s, self._limits.get("ttft")),
+            ("E2E", snapshot.recent_e2e_s, self._limits.get("e2e")),
         ):
             shown = values[-CHART_COLUMNS:]
             last = seconds_text(shown[-1] if shown else None)

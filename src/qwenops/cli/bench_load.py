@@ -4,14 +4,14 @@ from typing import Any
 
 import click
 
-from qwenops.cli.bench_run import Wanted, bench_options, ladder, measure, measure_flags, target_argument
-from qwenops.cli.help import Flag, Verb
+from qwenops.cli.bench_run import Measurement, Wanted, bench_options, ladder, measure, measure_flags, target_argument
+from qwenops.cli.help import Flag
 from qwenops.text import say
 
 
 @click.command(
     "quick",
-    cls=Verb,
+    cls=Measurement,
     help=say(
         "Take a first look at a server: three prompts, ten requests one after the other, then two callers for half a "
         "minute. Works on any URL that speaks OpenAI's protocol, and on Ollama."
@@ -33,7 +33,7 @@ def quick(ctx: click.Context, /, target: str, **asked: Any) -> None:
 
 @click.command(
     "latency",
-    cls=Verb,
+    cls=Measurement,
     help=say(
         "Ask one request after the other and say how long answers take: with a warm and a cold prefix cache, and with "
         "thinking off and on."
@@ -55,7 +55,7 @@ def latency(ctx: click.Context, /, target: str, **asked: Any) -> None:
 
 @click.command(
     "load",
-    cls=Verb,
+    cls=Measurement,
     help=say(
         "Send requests at a rate, whether or not answers are back, or keep a number of callers busy. Without either, "
         "five callers for a minute."
@@ -88,7 +88,7 @@ def load(ctx: click.Context, /, target: str, users_text: str, **asked: Any) -> N
 
 @click.command(
     "soak",
-    cls=Verb,
+    cls=Measurement,
     help=say(
         "Load a server for hours and say whether it stays the same: memory, open files, latency, each with the slope "
         "and how sure it is. Needs no more memory for a day than for a minute."

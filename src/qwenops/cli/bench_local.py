@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CLOSE_TIMEOUT_S = 20.0
 SCHEME = "scheme"
+ELSEWHERE = frozenset({"url", "model_name"})
+"""Options of an engine that mean nothing in this process."""
 
 OpenLocal = Callable[[str, str, Mapping[str, str]], Awaitable["Target"]]
 
@@ -28,7 +30,8 @@ def local_settings(made: Settings, engine: str, given: Mapping[str, str]) -> Set
     Raises:
         ConfigError: There is no such option of an engine, or its value is not possible.
     """
-    own = {each.path[-1]: each for each in all_options() if each.path[0] == "engine" and not each.spec.secret}
+    engines = [each for each in all_options() if each.path[0] == "engine" and not each.spec.secret]
+    own = {each.path[-1]: each for each in engines if each.path[-1] not in ELSEWHERE}
     scheme = next(each for each in all_options() if each.key == "model.scheme")
     changes = {}
     for name, text in given.items():

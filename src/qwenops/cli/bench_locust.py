@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qwenops.cli.bench_run import Wanted, bench_options, measure, measure_flags
+from qwenops.cli.bench_run import Measurement, Wanted, bench_options, measure, measure_flags
 from qwenops.cli.flags import settings
-from qwenops.cli.help import Flag, Operand, Verb
+from qwenops.cli.help import Flag, Operand
 from qwenops.cli.terminal import Terminal
 from qwenops.text import say
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "locust",
-    cls=Verb,
+    cls=Measurement,
     help=say(
         "Measure a URL with Locust: writes a locustfile whose callers stream, runs it with workers as processes of "
         "their own, and puts every request into the run's folder, unrounded. With --rate the workers share one "

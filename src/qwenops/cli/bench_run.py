@@ -228,7 +228,7 @@ class Measured:
 
     verb: str
     conclusion: "Conclusion"
-    folder: Path
+    folder: Path | None = None
     interrupted: bool = False
 
 
@@ -236,7 +236,7 @@ def leave(ctx: click.Context, terminal: Terminal, measured: Measured, *, as_json
     """Write the report, print, and leave with the exit code."""
     from qwenops.bench.report.write import write_report
 
-    report = write_report(measured.folder)
+    report = None if measured.folder is None else write_report(measured.folder)
     show_conclusion(terminal, measured, report, as_json=as_json)
     if measured.interrupted:
         command = f"{NAME} bench {measured.verb} --resume {shlex.quote(str(measured.folder))}"
@@ -360,12 +360,7 @@ def slo_limits(text: str) -> dict[str, float]:
         return {}
     from qwenops.bench.slo import parse_slo
 
-    found: dict[str, float] = {}
-    for clause in parse_slo(text).clauses:
-        metric, limit = getattr(clause, "metric", ""), getattr(clause, "limit", None)
-        if metric in {"ttft_s", "e2e_s"} and limit is not None:
-            found[metric] = limit
-    return found
+    return {bound.metric: bound.limit_s for bound in parse_slo(text).bounds if bound.metric in {"ttft", "e2e"}}
 
 
 def show_conclusion(terminal: Terminal, measured: Measured, report: Path | None, *, as_json: bool) -> None:
@@ -381,7 +376,8 @@ def show_conclusion(terminal: Terminal, measured: Measured, report: Path | None,
         terminal.show(sentence)
     for finding in conclusion.findings:
         terminal.tell(finding.text)
-    terminal.tell(say("Folder: {path}", path=measured.folder))
+    if measured.folder is not None and measured.verb != "gate":
+        terminal.tell(say("Folder: {path}", path=measured.folder))
     if report is not None:
         terminal.tell(say("Report: {path}", path=report))
 
@@ -412,6 +408,6 @@ def plain_conclusion(measured: Measured, report: Path | None) -> Mapping[str, An
         "sentences": [str(sentence) for sentence in conclusion.sentences],
         "findings": [{"severity": each.severity, "text": str(each.text)} for each in conclusion.findings],
         "data": conclusion.data,
-        "folder": str(measured.folder),
+        "folder": None if measured.folder is None else str(measured.folder),
         "report": None if report is None else str(report),
     }

@@ -1,14 +1,26 @@
 """`qwenops bench compare`, `noise`, `gate`, `report`, `import` and `selftest`: what results mean."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
-from qwenops.cli.bench_run import TARGET, Wanted, bench_options, measure, measure_flags, target_argument
+from qwenops.cli.bench_run import (
+    TARGET,
+    Measured,
+    Measurement,
+    Wanted,
+    bench_options,
+    measure,
+    measure_flags,
+    run_loop,
+    show_conclusion,
+    target_argument,
+)
 from qwenops.cli.flags import json_flag
 from qwenops.cli.help import Flag, Operand, Verb
 from qwenops.cli.terminal import Terminal
+from qwenops.errors import ConfigError
 from qwenops.text import say
 
 _PAIRS = click.option(
@@ -19,13 +31,14 @@ _PAIRS = click.option(
     show_default=True,
     help=say("Blocks of each side; --requests says how many requests are in a block."),
 )
+RESULT = click.Path(path_type=Path, exists=True)
 RESULT_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 RUN_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 @click.command(
     "compare",
-    cls=Verb,
+    cls=Measurement,
     help=say(
         "Send the same requests to two targets in randomised, interleaved blocks and say by how much B differs from "
         "A: IMPROVED, REGRESSED, EQUIVALENT or INCONCLUSIVE, with an interval. Two .toml files are two configurations; "
@@ -62,7 +75,7 @@ def compared(ctx: click.Context, wanted: Wanted, pairs: int) -> None:
 
 @click.command(
     "noise",
-    cls=Verb,
+    cls=Measurement,
     help=say(
         "Compare a target with itself: how much results differ here when nothing changed, and which difference a "
         "comparison could find."
@@ -96,19 +109,82 @@ def noise(ctx: click.Context, /, target: str, *, pairs: int, **asked: Any) -> No
         ),
     ),
 )
-@click.argument("run", cls=Operand, type=RUN_FOLDER, help=say("Folder of the run."))
+@click.argument("runs", cls=Operand, nargs=-1, required=True, type=RESULT, help=say("Folder of the run; or several."))
 @click.option(
-    "--baseline", cls=Flag, type=RUN_FOLDER, required=True, metavar="DIR", help=say("Folder it is held against.")
+    "--baseline",
+    "baselines",
+    cls=Flag,
+    type=RESULT,
+    required=True,
+    multiple=True,
+    metavar="DIR",
+    help=say("Run to hold it against, or its summary.json; may be repeated."),
 )
 @click.option("--max-regress", cls=Flag, default="5%", show_default=True, metavar="SHARE", help=say("Allowed loss."))
 @click.option("--slo", cls=Flag, default="", metavar="TEXT", help=say("Objective that the run must keep too."))
+@click.option(
+    "--inconclusive",
+    cls=Flag,
+    type=click.Choice(("fail", "pass")),
+    default="fail",
+    show_default=True,
+    help=say("What an answer that the data do not give counts as."),
+)
 @click.option("--force", cls=Flag, is_flag=True, help=say("Accept a baseline of another machine or workload."))
 @click.option("--junit", cls=Flag, type=click.Path(path_type=Path), metavar="FILE", help=say("Write JUnit XML."))
 @click.option("--markdown", cls=Flag, type=click.Path(path_type=Path), metavar="FILE", help=say("Write Markdown."))
 @json_flag
 @click.pass_context
-def gate(ctx: click.Context, /, run: Path, **asked: Any) -> None:
+def gate(  # noqa: PLR0913 -- one parameter for each flag; click calls it by name
+    ctx: click.Context,
+    /,
+    runs: tuple[Path, ...],
+    baselines: tuple[Path, ...],
+    max_regress: str,
+    slo: str,
+    inconclusive: Literal["fail", "pass"],
+    *,
+    force: bool,
+    junit: Path | None,
+    markdown: Path | None,
+    as_json: bool,
+) -> None:
     """Judge."""
+    from qwenops.atomic import write_text
+    from qwenops.bench import gate as gates
+    from qwenops.bench.slo import parse_slo
+
+    terminal = ctx.ensure_object(Terminal)
+    gated = gates.gate(
+        [gates.read_side(each) for each in runs],
+        [gates.read_side(each) for each in baselines],
+        gates.Threshold(max_regress=parse_share(max_regress), inconclusive=inconclusive),
+        slo=parse_slo(slo) if slo else None,
+        force=force,
+    )
+    if junit is not None:
+        write_text(junit, gates.junit(gated))
+    if markdown is not None:
+        write_text(markdown, gates.markdown(gated, terminal.translate))
+    measured = Measured(verb="gate", conclusion=gates.gate_conclusion(gated), folder=runs[0])
+    show_conclusion(terminal, measured, None, as_json=as_json)
+    ctx.exit(measured.conclusion.exit_code)
+
+
+def parse_share(text: str) -> float:
+    """Read a share: `5%`, or `0.05`.
+
+    Raises:
+        ConfigError: It is none between 0 and 1.
+    """
+    number, percent, rest = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = -1.0
+    if rest or not 0 <= share <= 1:
+        raise ConfigError(say("{text!r} is no share.", text=text), hint=say("Write 5% or 0.05, for example."))
+    return share
 
 
 @click.command(
@@ -174,3 +250,11 @@ def import_run(ctx: click.Context, /, file: Path, *, out: Path | None, as_json: 
 @click.pass_context
 def selftest(ctx: click.Context, /, *, as_json: bool) -> None:
     """Measure what is known."""
+    from qwenops.bench.selftest import selftest as act
+
+    terminal = ctx.ensure_object(Terminal)
+    with terminal.progress() as report_progress:
+        conclusion = run_loop(act(tell=report_progress))
+    measured = Measured(verb="selftest", conclusion=conclusion)
+    show_conclusion(terminal, measured, None, as_json=as_json)
+    ctx.exit(conclusion.exit_code)

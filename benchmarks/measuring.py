@@ -96,7 +96,7 @@ def take(step: Step, words: Mapping[str, str], folder: Path) -> dict[str, Any]:
     for name, value in words.items():
         arguments = [each.replace(f"{{{name}}}", value) for each in arguments]
     has_folder = step.arguments[0] != "selftest"
-    argv = [program(), "bench", *arguments, "--json", *(["--out", str(out)] if has_folder else [])]
+    argv = [program(), "bench", *arguments, "--json", *(["--out", step.name] if has_folder else [])]
     shown = ["qwenops", "bench", *step.arguments]
     began_s = time.monotonic()
     finished = subprocess.run(

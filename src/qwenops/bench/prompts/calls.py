@@ -39,6 +39,11 @@ _NUMBERS = {"amount": (3, 497), "days": (2, 13), "day": (1, 28), "hour": (1, 11)
 """Lowest value and how many there are."""
 _ALPHABETIC = re.compile(r"[^\W\d_]+(?:'[a-z]+)?")
 
+_WHOLE = re.compile(r"[!-~]{2}")
+"""Between two such characters no text is cut."""
+_SAYS_SOMETHING = re.compile(r"[:：]\s*\S")
+"""After the name of who speaks."""
+
 T = TypeVar("T")
 
 
@@ -175,9 +180,9 @@ def _noisy(said: str, phrases: Phrases, dice: Dice) -> str:
     for _ in range(int(expected) + (dice.chance() < expected % 1)):
         place = dice.below(len(units))
         unit = units[place]
-        if not unit or not _ALPHABETIC.fullmatch(unit.rstrip(phrases.punctuation)):
-            continue
         word = unit.rstrip(phrases.punctuation)
+        if not _ALPHABETIC.fullmatch(word) or (not phrases.joint and word.isascii()):
+            continue
         match dice.below(4):
             case 0:
                 units[place] = dice.pick(phrases.fillers) + phrases.joint + unit
@@ -195,14 +200,17 @@ def _length(turns: Sequence[str]) -> float:
 
 
 def _cut(turns: Sequence[str], tokens: float) -> list[str]:
-    """Return the beginning of some turns, of about so many tokens."""
+    """Return the beginning of some turns, of about so many tokens; no number or word is cut in two."""
     kept: list[str] = []
     left = tokens
     for turn in turns:
         length = _length([turn])
         if length > left:
-            end = int(len(turn) * left / length)
-            return [*kept, turn[:end]] if end else kept
+            end = int(len(turn) * max(0.0, left) / length)
+            while 0 < end < len(turn) and _WHOLE.fullmatch(turn[end - 1 : end + 1]):
+                end -= 1
+            part = turn[:end].rstrip()
+            return [*kept, part] if _SAYS_SOMETHING.search(part) else kept
         kept.append(turn)
         left -= length
     return kept

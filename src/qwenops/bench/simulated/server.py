@@ -158,10 +158,11 @@ class _Sending:
         if await self._goes_wrong():
             return False
         self.count += 1
+        data = self.face.piece(told) if self.face.stream else b""
         self.last_ns = self.clock.now_ns()
         self.first_ns = self.first_ns or self.last_ns
         if self.face.stream:
-            await self._write(self.face.piece(told))
+            await self._write(data)
         else:
             self.tolds.append(told)
         return True

@@ -32,6 +32,8 @@ from qwenops.text import Text, say
 _SHOWN_ITEMS = 100
 """From how many items the facts are made at most."""
 _MARK_CHARACTERS = 12
+_NO_MARK = "#" + "0" * _MARK_CHARACTERS
+"""As long as a marker is."""
 _SHAREGPT_SPREAD = 4
 """A conversation may have so many times --prompt-tokens."""
 _HAN_SHARE = 0.2
@@ -111,7 +113,7 @@ class MarkedWorkload:
         self._items = items
         self._salt = salt
         number = items.number or _SHOWN_ITEMS
-        shown = [items.item(each, "") for each in range(0, number, math.ceil(number / _SHOWN_ITEMS))]
+        shown = [items.item(each, _NO_MARK) for each in range(0, number, math.ceil(number / _SHOWN_ITEMS))]
         self._language: SpokenLanguage = _language_of(shown)
         lengths = sorted(prompt_tokens_of(each.messages) for each in shown)
         self._median_tokens = lengths[len(lengths) // 2]

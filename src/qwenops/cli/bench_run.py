@@ -280,7 +280,11 @@ async def _measured(ctx: click.Context, terminal: Terminal, wanted: Wanted, act:
             )
         )
         with stopping(run.stop):
-            conclusion = finish(run, await act(run))
+            conclusion = await act(run)
+            if not wanted.virtual:
+                data = {**conclusion.data, "live_view_cores": round(view.cpu_share, 5)}
+                conclusion = dataclasses.replace(conclusion, data=data)
+            conclusion = finish(run, conclusion)
         return Measured(verb=wanted.verb, conclusion=conclusion, folder=run.folder.path, interrupted=run.interrupted)
 
 

@@ -1,0 +1,190 @@
+"""How far a server scales: throughput over the number of callers, and the law that it follows. Pure.
+
+The Universal Scalability Law says X(N) = r N / (1 + s (N - 1) + k N (N - 1)): `r` is what one caller gets done, `s` the
+share of the work that callers queue for, `k` what each pair of them costs. Its highest point lies at
+N* = sqrt((1 - s) / k); the knee, from which on more callers mostly wait, where the straight line of one caller meets
+the highest throughput. N / X is linear in the three, so the fit is a weighted least squares without negative values;
+intervals come from repeating it with throughputs drawn within their batch errors.
+
+Little's law says that callers = throughput times residence. Where a level misses it by 5 %, it was not steady: too
+short, or the server changed while it was measured.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qwenops.bench.record import Failure, RequestRecord
+from qwenops.bench.segment import Driven
+from qwenops.statistics.samples import CONFIDENCE, Interval
+
+NS_PER_S = 1e9
+LITTLE_TOLERANCE = 0.05
+NUM_BATCHES = 10
+_DRAWS = 400
+_LEAST_ERROR = 0.005
+"""No level is known better than this share, or one lucky level would rule the fit."""
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What one number of callers got done."""
+
+    users: int
+    per_s: float
+    """Good answers per second; one that was under way at an end of the window counts by the part inside."""
+    error: float
+    """Standard error of that, from the means of batches."""
+    residence_s: float | None
+    """Mean time from sending to the end; None without a good answer."""
+    little_error: float | None
+    """How far callers and throughput times residence are apart, as a share of the callers."""
+    sent: int
+    failed: int
+
+    @property
+    def steady(self) -> bool:
+        """Whether Little's law holds."""
+        return self.little_error is not None and self.little_error < LITTLE_TOLERANCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimated:
+    """A figure with where the true one lies."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knee:
+    """The law that the levels follow."""
+
+    one_per_s: Estimated
+    contention: Estimated
+    coherence: Estimated
+    most_per_s: Estimated
+    """The highest throughput; where it never falls, that of the most callers that were tried."""
+    peak_users: Estimated
+    """N*; infinite where more callers never make it slower."""
+    knee_users: Estimated
+    misfit: float
+    """The largest distance of a level from the law, as a share of the level."""
+
+    def at(self, users: float) -> float:
+        """Return the throughput that the law expects."""
+        return float(_law(users, self.one_per_s.value, self.contention.value, self.coherence.value))
+
+
+def level_of(driven: Driven, users: int) -> Level:
+    """Return what a closed loop of so many callers got done within its window."""
+    counted = [each for each in driven.records if each.failure is not Failure.INTERRUPTED]
+    good = [each for each in counted if each.failure is None and each.sent_ns is not None and each.ended_ns is not None]
+    begin, end = float(driven.began_ns), float(driven.began_ns + driven.window_ns)
+    edges = np.linspace(begin, end, NUM_BATCHES + 1)
+    batches = _done(good, edges) / max((end - begin) / NUM_BATCHES / NS_PER_S, 1e-12)
+    per_s = float(batches.mean())
+    spread = float(batches.std(ddof=1)) / math.sqrt(NUM_BATCHES)
+    residence_s = (
+        sum((each.ended_ns or 0) - (each.sent_ns or 0) for each in good) / len(good) / NS_PER_S if good else None
+    )
+    ended = sum(begin < (each.ended_ns or 0) <= end for each in good)
+    counted_per_s = ended * NS_PER_S / max(1.0, end - begin)
+    little = None if residence_s is None else abs(users - counted_per_s * residence_s) / users
+    return Level(
+        users=users,
+        per_s=per_s,
+        error=max(spread, _LEAST_ERROR * per_s),
+        residence_s=residence_s,
+        little_error=little,
+        sent=len(counted),
+        failed=len(counted) - len(good),
+    )
+
+
+def _done(records: Sequence[RequestRecord], edges: Values) -> Values:
+    """Return how many requests were done between each two edges, each spread evenly over its time."""
+    if not records:
+        return np.zeros(edges.size - 1)
+    sent = np.array([each.sent_ns for each in records], dtype=np.float64)
+    ended = np.array([each.ended_ns for each in records], dtype=np.float64)
+    share = (edges[:, None] - sent[None, :]) / np.maximum(ended - sent, 1.0)[None, :]
+    done: Values = np.diff(np.clip(share, 0.0, 1.0).sum(axis=1))
+    return done
+
+
+def fit_knee(levels: Sequence[Level], *, seed: int = 1, confidence: float = CONFIDENCE) -> Knee | None:
+    """Fit the law to at least three levels with different numbers of callers; None for fewer.
+
+    Args:
+        levels: What each number of callers got done; levels in which nothing was done are left out.
+        seed: Of the draws for the intervals.
+        confidence: Of the intervals.
+    """
+    used = [each for each in levels if each.per_s > 0]
+    if len({each.users for each in used}) < 3:  # noqa: PLR2004 -- the law has three parameters
+        return None
+    users = np.array([each.users for each in used], dtype=np.float64)
+    rates = np.array([each.per_s for each in used])
+    errors = np.array([each.error for each in used])
+    random = np.random.default_rng(seed)
+    drawn = np.maximum(rates + errors * random.standard_normal((_DRAWS, rates.size)), 0.05 * rates)
+    best = _figures(users, rates, errors / rates)
+    all_figures = np.array([_figures(users, each, errors / rates) for each in drawn])
+    tail = (1.0 - confidence) / 2
+    lows, highs = (np.quantile(all_figures, each, axis=0, method="nearest") for each in (tail, 1.0 - tail))
+    named = [
+        Estimated(
+            value=float(value),
+            interval=Interval(low=float(min(low, value)), high=float(max(high, value)), confidence=confidence),
+        )
+        for value, low, high in zip(best, lows, highs, strict=True)
+    ]
+    expected = _law(users, best[0], best[1], best[2])
+    return Knee(
+        one_per_s=named[0],
+        contention=named[1],
+        coherence=named[2],
+        most_per_s=named[3],
+        peak_users=named[4],
+        knee_users=named[5],
+        misfit=float(np.max(np.abs(expected - rates) / rates)),
+    )
+
+
+def _figures(users: Values, rates: Values, relative_errors: Values) -> tuple[float, float, float, float, float, float]:
+    """Return r, s, k, the highest throughput, its number of callers, and the knee."""
+    one, contention, coherence = _parameters(users, rates, relative_errors)
+    peak = math.sqrt(max(0.0, 1.0 - contention) / coherence) if coherence > 0 else math.inf
+    most = float(_law(max(1.0, min(peak, float(users.max()))), one, contention, coherence))
+    return one, contention, coherence, most, max(1.0, peak), max(1.0, most / one)
+
+
+def _parameters(users: Values, rates: Values, relative_errors: Values) -> tuple[float, float, float]:
+    """Return the least-squares solution of N / X = a + b (N - 1) + c N (N - 1) with b and c not below 0."""
+    weights = rates / (users * relative_errors)
+    columns = np.stack([np.ones_like(users), users - 1.0, users * (users - 1.0)], axis=1)
+    target = users / rates * weights
+    best: tuple[float, Values] | None = None
+    for chosen in ([0, 1, 2], [0, 1], [0, 2], [0]):
+        matrix = columns[:, chosen] * weights[:, None]
+        solved, *_ = np.linalg.lstsq(matrix, target, rcond=None)
+        if solved[0] <= 0 or np.any(solved[1:] < 0):
+            continue
+        loss = float(((matrix @ solved - target) ** 2).sum())
+        if best is None or loss < best[0]:
+            full = np.zeros(3)
+            full[chosen] = solved
+            best = (loss, full)
+    assert best is not None  # noqa: S101 -- with one column the solution is positive
+    first, second, third = (float(each) for each in best[1])
+    return 1.0 / first, second / first, third / first
+
+
+def _law(users: Values | float, one: float, contention: float, coherence: float) -> Values | float:
+    return one * users / (1.0 + contention * (users - 1.0) + coherence * users * (users - 1.0))

@@ -13,8 +13,9 @@ from typing import Any
 
 from qwenops.bench.clock import Clock
 from qwenops.bench.record import Failure, Phase, RequestRecord, TokenSource
-from qwenops.bench.target import Moment, Target
+from qwenops.bench.target import Target
 from qwenops.bench.workload import Ask
+from qwenops.engines.remote import Moment
 from qwenops.errors import (
     AuthenticationError,
     DeadlineError,

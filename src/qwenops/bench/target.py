@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from qwenops.engines.remote import OnMoment
 from qwenops.engines.seam import Engine
 from qwenops.generation import Messages, Prompt
 
 Kind = Literal["openai", "ollama", "in-process", "simulated"]
-Moment = Literal["connected", "first_byte"]
-OnMoment = Callable[[str, Moment], None]
-"""Is told the id of a request and what just happened to it; engines that use a network call it."""
 
 
 def unchanged(messages: Messages) -> Prompt:

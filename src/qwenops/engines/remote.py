@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from qwenops import __version__
+from qwenops.command import Secret
 from qwenops.engines.refusal import refusal_of
 from qwenops.errors import (
     ConfigError,
@@ -46,7 +47,6 @@ MAX_QUESTION_BYTES = 4 * 1024**2
 MAX_REFUSAL_BYTES = 64 * 1024
 READ_BUFFER_BYTES = 1024**2
 _DRAIN_S = 1.0
-_MASK = "***"
 _OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
 """What a connection lacks on this side."""
 
@@ -94,7 +94,7 @@ class Remote:
                 hint=say("Check for a line end or a space in it."),
             )
         self.url = url.rstrip("/")
-        self._api_key = api_key
+        self._key = Secret(api_key)
         self._num_connections = num_connections
         self._silence_s = silence_s
         self._hook: OnMoment | None = None
@@ -235,7 +235,8 @@ class Remote:
 
     def masked(self, text: str) -> str:
         """Return what a server said without the key."""
-        return text.replace(self._api_key, _MASK) if self._api_key else text
+        key = self._key.reveal()
+        return text.replace(key, str(self._key)) if key else text
 
     def failure(self, error: BaseException) -> QwenOpsError:
         """Return the error that a failed connection or transfer is."""
@@ -306,8 +307,8 @@ class Remote:
                 "Content-Type": "application/json",
                 "User-Agent": f"qwenops/{__version__}",
             }
-            if self._api_key:
-                headers["Authorization"] = f"Bearer {self._api_key}"
+            if key := self._key.reveal():
+                headers["Authorization"] = f"Bearer {key}"
             tracing = aiohttp.TraceConfig()
             tracing.on_connection_create_end.append(self._connected)
             tracing.on_connection_reuseconn.append(_used_again)

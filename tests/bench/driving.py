@@ -8,8 +8,9 @@ from qwenops.bench.clock import Clock
 from qwenops.bench.drive import Course
 from qwenops.bench.record import Phase, RequestRecord
 from qwenops.bench.send import Line
-from qwenops.bench.target import OnMoment, Target
+from qwenops.bench.target import Target
 from qwenops.bench.workload import Ask
+from qwenops.engines.remote import OnMoment
 from qwenops.engines.seam import Engine
 from qwenops.generation import Message, Messages, SamplingParams
 

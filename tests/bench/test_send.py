@@ -16,8 +16,8 @@ from qwenops.bench.send import THINK_CLOSE, THINK_OPEN, FirstAnswer, Line, failu
 from qwenops.bench.simulated.engine import SimulatedEngine
 from qwenops.bench.simulated.loop import VirtualClock, run
 from qwenops.bench.simulated.options import Simulated, SimulatedOptions
-from qwenops.bench.target import Moment, OnMoment
 from qwenops.engines.fake import FakeEngine, Script
+from qwenops.engines.remote import Moment, OnMoment
 from qwenops.engines.seam import EngineInfo
 from qwenops.errors import (
     AuthenticationError,

@@ -29,7 +29,7 @@ from qwenops.errors import ConfigError
 from qwenops.generation import Message, Messages, SamplingParams
 from qwenops.text import Text, say
 
-_SHOWN_ITEMS = 100
+_SHOWN_ITEMS = 50
 """From how many items the facts are made at most."""
 _MARK_CHARACTERS = 12
 _NO_MARK = "#" + "0" * _MARK_CHARACTERS

@@ -33,7 +33,7 @@ def errors_of(tokenizer: Any, texts: list[str]) -> np.ndarray:
 def test_synthetic_calls_are_estimated_within_the_error_that_is_stated(
     tokenizer: Any, language: SpokenLanguage
 ) -> None:
-    texts = [make_call(language, 100 + 13 * index, Dice("held out", index)).text for index in range(100)]
+    texts = [make_call(language, 100 + 13 * index, Dice("held out", index)) for index in range(100)]
     errors = errors_of(tokenizer, texts)
     assert np.quantile(abs(errors), 0.95) <= CALL_ERROR_RATIO
     assert abs(errors.mean()) < CALL_ERROR_RATIO / 2

@@ -18,7 +18,6 @@ import math
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TypeVar
 
@@ -68,14 +67,6 @@ class Dice:
         return choices[int(self._random.random() * len(choices))]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One transcript, and about how long it is."""
-
-    text: str
-    tokens: int
-
-
 def phrases_of(language: SpokenLanguage) -> Phrases:
     """Return the sentences of a language."""
     if language == "zh":
@@ -94,8 +85,8 @@ def wanted_tokens(median: float, dice: Dice) -> float:
     return median * min(max(drawn, low), high)
 
 
-def make_call(language: SpokenLanguage, tokens: float, dice: Dice) -> Call:
-    """Return a call of about `tokens` tokens."""
+def make_call(language: SpokenLanguage, tokens: float, dice: Dice) -> str:
+    """Return the text of a call of about `tokens` tokens."""
     phrases = phrases_of(language)
     slots = _Slots(phrases, dice)
     scenario = dice.pick(phrases.scenarios)
@@ -122,8 +113,7 @@ def make_call(language: SpokenLanguage, tokens: float, dice: Dice) -> Call:
     whole = [*turns, *ending]
     if left < 0:
         whole = _cut(whole, tokens)
-    text = "\n".join(whole)
-    return Call(text=text, tokens=round(estimated_tokens(text)))
+    return "\n".join(whole)
 
 
 class _Slots:

@@ -72,6 +72,8 @@ class SyntheticCalls:
         self._prompt_tokens = prompt_tokens
         self._seed = seed
         self._instruction = instruction_for(language, prompt_tokens)
+        around = TEMPLATE_TOKENS * 2 + REPLY_TOKENS + _MARK_TOKENS
+        self._call_tokens = max(prompt_tokens - around - estimated_tokens(self._instruction), _LEAST_CALL_TOKENS)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -87,15 +89,13 @@ class SyntheticCalls:
     def item(self, index: int, mark: str) -> Item:
         """Make the call of that number."""
         dice = Dice("call", VERSION, self._language, self._seed, index)
-        around = TEMPLATE_TOKENS * 2 + REPLY_TOKENS
         heading = f"{mark}\n" if mark else ""
-        rest = self._prompt_tokens - around - estimated_tokens(self._instruction) - _MARK_TOKENS
-        call = make_call(self._language, wanted_tokens(max(rest, _LEAST_CALL_TOKENS), dice), dice)
+        call = make_call(self._language, wanted_tokens(self._call_tokens, dice), dice)
         return Item(
             name=f"call-{self._language}-{self._seed}-{index}",
             messages=(
                 Message(role="system", content=self._instruction),
-                Message(role="user", content=heading + call.text),
+                Message(role="user", content=heading + call),
             ),
         )
 
@@ -113,7 +113,7 @@ def synthetic_messages(language: SpokenLanguage, tokens: int, dice: Dice, mark: 
     heading = f"{mark}\n" if mark else ""
     rest = tokens - TEMPLATE_TOKENS * 2 - REPLY_TOKENS - estimated_tokens(instruction) - _MARK_TOKENS
     call = make_call(language, max(rest, 1), dice)
-    return Message(role="system", content=instruction), Message(role="user", content=heading + call.text)
+    return Message(role="system", content=instruction), Message(role="user", content=heading + call)
 
 
 def prompt_tokens_of(messages: Sequence[Message]) -> float:

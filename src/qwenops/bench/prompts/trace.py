@@ -138,7 +138,7 @@ def read_trace(path: Path, *, language: SpokenLanguage = "zh", speed: float = 1.
 @lru_cache(maxsize=4096)
 def _block(language: SpokenLanguage, number: int, tokens: int) -> str:
     """Return the text of a block; a shorter one of the same number begins alike."""
-    return make_call(language, tokens, Dice("block", VERSION, language, number)).text
+    return make_call(language, tokens, Dice("block", VERSION, language, number))
 
 
 def _json_rows(path: Path, raw: bytes) -> tuple[str, list[_Row]]:

@@ -75,12 +75,12 @@ def e2e_response_s(record: RequestRecord) -> float | None:
 
 
 def tpot_s(record: RequestRecord) -> float | None:
-    """Return the time per output token after the first; None for fewer than two tokens, or all in one chunk."""
+    """Return the time per output token after the first; None for fewer than two tokens, or all at one moment."""
     tokens = record.completion_tokens
-    if tokens is None or tokens < 2 or record.num_chunks < 2:  # noqa: PLR2004 -- an interval has two ends
+    if tokens is None or tokens < 2:  # noqa: PLR2004 -- an interval has two ends
         return None
     whole = _between(record.first_content_ns, record.last_content_ns)
-    return None if whole is None else whole / (tokens - 1)
+    return whole / (tokens - 1) if whole else None
 
 
 def icl_s(record: RequestRecord) -> tuple[float, ...]:
@@ -173,7 +173,7 @@ def _table() -> dict[str, Metric]:  # one table, which is read as a whole
             title=say("Time per output token"),
             definition=say(
                 "From the first to the last content, divided by one less than the tokens of the answer; "
-                "an answer of one token, or of one chunk, has none."
+                "an answer of one token, or one that came all at once, has none."
             ),
             of_request=tpot_s,
         ),

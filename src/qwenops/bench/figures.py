@@ -18,7 +18,7 @@ from qwenops.bench.record import RequestRecord
 from qwenops.bench.segment import Driven
 from qwenops.bench.stats import parse_measure
 from qwenops.errors import ConfigError
-from qwenops.statistics.hypotheses import Statistic, bootstrap_series, mean_of
+from qwenops.statistics.hypotheses import Statistic, block_length, bootstrap_series, mean_of
 from qwenops.statistics.samples import quantile_rank, smallest_n
 from qwenops.statistics.special import normal_quantile, t_quantile
 from qwenops.text import say
@@ -73,7 +73,7 @@ def figure(parts: Sequence[Part], text: str, *, seed: int) -> Figure | None:
     drawn = bootstrap_series(series, reduce, seed=seed, resamples=RESAMPLES)
     if value <= 0 or not (drawn > 0).all():
         return None
-    independent = len(series) if len(series) > 1 else total
+    independent = len(series) if len(series) > 1 else total // block_length(series[0])
     return Figure(value=value, logs=math.log(value) + _widening(independent) * (np.log(drawn) - math.log(value)))
 
 

@@ -361,11 +361,18 @@ def _tokens_inside(driven: Driven, records: Sequence[RequestRecord]) -> float | 
             if record.failure is None:
                 return None
             continue
-        gaps_ns = np.asarray(record.chunk_gaps_us, dtype=np.int64) * 1000
-        times = record.first_content_ns + np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(gaps_ns)))
-        inside = int(((times >= first) & (times <= last)).sum())
-        total += record.completion_tokens * inside / times.size
+        total += record.completion_tokens * _share_inside(record, record.first_content_ns, first, last)
     return total
+
+
+def _share_inside(record: RequestRecord, content_ns: int, first_ns: int, last_ns: int) -> float:
+    """Return the share of an answer that came between two moments: of its chunks, or of its time if none are kept."""
+    if not record.chunk_gaps_us and record.last_content_ns is not None and record.last_content_ns > content_ns:
+        inside_ns = min(record.last_content_ns, last_ns) - max(content_ns, first_ns)
+        return max(0, inside_ns) / (record.last_content_ns - content_ns)
+    gaps_ns = np.asarray(record.chunk_gaps_us, dtype=np.int64) * 1000
+    times = content_ns + np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(gaps_ns)))
+    return float(((times >= first_ns) & (times <= last_ns)).mean())
 
 
 def _total(numbers: Iterable[int | None]) -> int | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from qwenops.cli.bench_live import view_for
+from qwenops.cli.bench_live import LiveView, view_for
 from qwenops.cli.flags import json_flag, option_flags, settings
 from qwenops.cli.help import Flag, Operand, Verb
 from qwenops.cli.terminal import NAME, Terminal
@@ -275,17 +275,28 @@ async def _measured(ctx: click.Context, terminal: Terminal, wanted: Wanted, act:
                 wanted.options,
                 clock=clock,
                 listen=view,
-                collectors=collectors(clock, targets),
+                collectors=collectors(clock, targets, wanted.options, settings(ctx).engine.api_key),
                 opening=opening,
             )
         )
         with stopping(run.stop):
             conclusion = await act(run)
             if not wanted.virtual:
-                data = {**conclusion.data, "live_view_cores": round(view.cpu_share, 5)}
-                conclusion = dataclasses.replace(conclusion, data=data)
+                conclusion = await asyncio.to_thread(_looked_around, conclusion, run.folder.path, view)
             conclusion = finish(run, conclusion)
         return Measured(verb=wanted.verb, conclusion=conclusion, folder=run.folder.path, interrupted=run.interrupted)
+
+
+def _looked_around(conclusion: "Conclusion", folder: Path, view: LiveView) -> "Conclusion":
+    """Add what the host's samples and the requests show together, and what drawing took."""
+    from qwenops.bench.collect.findings import findings
+    from qwenops.bench.folder import read_run
+
+    return dataclasses.replace(
+        conclusion,
+        findings=(*conclusion.findings, *findings(read_run(folder))),
+        data={**conclusion.data, "live_view_cores": round(view.cpu_share, 5)},
+    )
 
 
 def running_clock(*, virtual: bool) -> "Clock":
@@ -299,16 +310,23 @@ def running_clock(*, virtual: bool) -> "Clock":
     return RealClock()
 
 
-def collectors(clock: "Clock", targets: Mapping[str, "Target"]) -> Sequence["Collector"]:
-    """Return what looks at the host and at the engines."""
+def collectors(
+    clock: "Clock", targets: Mapping[str, "Target"], options: "BenchOptions", api_key: str
+) -> Sequence["Collector"]:
+    """Return what looks at the host and at the engines; nothing does in virtual time."""
     if clock.virtual:
         return ()
+    from qwenops.bench.collect.engine import EngineWatch
     from qwenops.bench.collect.host import HostWatch
+    from qwenops.command import Secret
 
     def process_ids() -> tuple[int, ...]:
         return tuple(dict.fromkeys(each for target in targets.values() for each in target.process_ids()))
 
-    return (HostWatch(process_ids, clock),)
+    return (
+        HostWatch(process_ids, clock, every_s=options.sample_every_s),
+        EngineWatch(targets, clock, api_key=Secret(api_key) if api_key else None),
+    )
 
 
 @contextmanager

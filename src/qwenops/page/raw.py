@@ -24,8 +24,9 @@ def packed(data: RawData, *, max_bytes: int) -> tuple[str, dict[str, float]] | N
 
 
 def _pack(columns: Mapping[str, Sequence[float | str | None]], steps: Mapping[str, float]) -> str:
-    plain = json.dumps({name: _column(values, steps.get(name)) for name, values in columns.items()}, ensure_ascii=False)
-    return base64.b64encode(gzip.compress(plain.replace(", ", ",").encode(), mtime=0)).decode()
+    whole = {name: _column(values, steps.get(name)) for name, values in columns.items()}
+    plain = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(plain.encode(), mtime=0)).decode()
 
 
 def _column(values: Sequence[float | str | None], step: float | None) -> dict[str, Any]:

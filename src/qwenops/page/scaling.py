@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from qwenops.page import ticks
 from qwenops.page.plot import Axis
 
+_SAME = 1e-12
 _NARROW = 1.02
 _DECADE = 8
 """Below this ratio of its ends a logarithmic axis has the ticks of a linear one; 1, 2 and 5 would be too few."""
@@ -45,7 +46,7 @@ def scaling_of(axis: Axis, values: Iterable[float], *, num_ticks: int, tight: bo
     lowest, highest = min(finite, default=0.0), max(finite, default=1.0)
     low = axis.low if axis.low is not None else min(lowest, 0.0) if not tight else lowest
     high = axis.high if axis.high is not None else highest
-    if high <= low:
+    if high - low <= max(abs(low), abs(high), 1.0) * _SAME:
         high = low + (abs(low) or 1.0)
     time = axis.scale == "time"
     step = (ticks.time_step if time else ticks.linear_step)(low, high, num_ticks)

@@ -3,12 +3,14 @@
 import heapq
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qwenops.bench.compare import Design, compare
+from qwenops.bench.comparing import comparison_data, ratio_table, remarks, verdict
 from qwenops.bench.conclusion import Conclusion, Finding, Outcome, Table, conclusion_data
-from qwenops.bench.folder import Gap, RecordedRun
+from qwenops.bench.folder import SCHEMA, Gap, RecordedRun
 from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.text import say
@@ -119,7 +121,8 @@ def driven(records: Sequence[RequestRecord], *, began_s: float, window_s: float,
 def manifest(verb: str, **more: Any) -> dict[str, Any]:
     """Return what a run says about itself."""
     return {
-        "schema": "qwenops.run/1",
+        "schema": SCHEMA,
+        "state": "done",
         "verb": verb,
         "command": [
             "qwenops",
@@ -230,3 +233,83 @@ def recorded(
 def table() -> Table:
     """Return a table as a command makes one."""
     return Table(title=say("Steps"), headings=(say("Users"), say("Answers per second")), rows=((1, 0.6), (2, None)))
+
+
+def ladder_run() -> RecordedRun:
+    """Return steps with more and more callers."""
+    drivens, began, first = [], 0.0, 0
+    for users in (1, 2, 4, 8):
+        rate = users / (1 + 0.18 * (users - 1) + 0.02 * users * (users - 1)) * 0.4
+        found = answered(
+            [began + number / rate for number in range(int(60 * rate))],
+            Server(slots=users),
+            seed=users,
+            segment=f"users={users}",
+            first=first,
+        )
+        drivens.append(driven(found, began_s=began, window_s=60.0, users=users))
+        began, first = began + 90.0, first + len(found)
+    law = {"one_per_s": 0.4, "contention": 0.18, "coherence": 0.02}
+    sentence = say("The knee is at {users:.1f} callers.", users=6.4)
+    conclusion = Conclusion(
+        outcome=Outcome.DONE, sentences=(sentence,), tables=(table(),), data={"usl": law, "knee_users": 6.4}
+    )
+    return recorded("stress", drivens, conclusion, host=host(360.0, Server()))
+
+
+def compare_run(*, effect: float = 0.92, pairs: int = 8) -> RecordedRun:
+    """Return pairs of blocks of which B's take `effect` times as long."""
+    drivens, began, first = [], 0.0, 0
+    for number in range(1, pairs + 1):
+        for side, factor in (("A", 1.0), ("B", effect)):
+            server = Server(prefill_s=0.0011 * factor, decode_s=0.045 * factor, slots=8)
+            arrivals = [began + each * 4.0 for each in range(8)]
+            found = answered(arrivals, server, seed=number, segment=f"block {number} {side}", first=first)
+            found = [replace(each, target=side, item=f"item-{place}") for place, each in enumerate(found)]
+            drivens.append(driven(found, began_s=began, window_s=32.0, users=1))
+            began, first = began + 40.0, first + len(found)
+    sides = list(zip(drivens[::2], drivens[1::2], strict=True))
+    comparison = compare(sides, Design(looks=(pairs,)))
+    conclusion = Conclusion(
+        outcome=comparison.outcome,
+        sentences=(verdict(comparison), *remarks(comparison)),
+        tables=(ratio_table(comparison),),
+        data=comparison_data(comparison),
+    )
+    targets = {
+        side: {"text": f"openvino:qwen3:0.6b?scheme={scheme}", "model": scheme} for side, scheme in SCHEMES.items()
+    }
+    return recorded("compare", drivens, conclusion, targets=targets)
+
+
+SCHEMES = {"A": "int8", "B": "int4"}
+
+
+def soak_run() -> RecordedRun:
+    """Return an hour in which the server's memory grows."""
+    found = driven(answered(poisson(0.3, 3600.0, 5), Server(), seed=5, segment="soak"), began_s=0.0, window_s=3600.0)
+    conclusion = Conclusion(outcome=Outcome.LEAK, sentences=(say("LEAK: the server's memory grows."),))
+    samples = [
+        {**sample, "server_rss_bytes": 1_300_000_000 + sample["at_ns"] // 20_000, "server_descriptors": 41}
+        for sample in host(3600.0, Server(), every_s=5.0)
+    ]
+    return recorded("soak", [found], conclusion, host=samples)
+
+
+def startup_run() -> RecordedRun:
+    """Return three cold and three warm starts."""
+    rounds = [
+        {"state": state, "running_s": 0.02, "listening_s": 1.1, "ready_s": ready, "first_token_s": ready + 0.4}
+        for state, ready in (("cold", 9.1), ("cold", 9.4), ("cold", 8.9), ("warm", 4.0), ("warm", 4.2), ("warm", 3.9))
+    ]
+    sentence = say("{state} start: ready after {ready:.2f} s.", state=say("Cold"), ready=9.1)
+    return recorded("startup", [], Conclusion(outcome=Outcome.DONE, sentences=(sentence,), data={"rounds": rounds}))
+
+
+RUNS = {
+    "load": load_run,
+    "stress": ladder_run,
+    "compare": compare_run,
+    "soak": soak_run,
+    "startup": startup_run,
+}

@@ -1,0 +1,215 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, crossed
+from qwenops.bench.folder import RecordedRun, RunFolder, record_data, segment_data
+from qwenops.bench.report.contents import report_page
+from qwenops.bench.report.write import write_report
+from qwenops.page.document import Block, Details, Figure, Notice, Page, Table, Tiles, Tone
+from qwenops.page.html import MAX_BYTES, render
+from qwenops.page.plot import Chart
+from qwenops.text import say
+from tests.bench.report import runs
+from tests.page.reading import read
+
+
+def titles(blocks: tuple[Block, ...] | list[Block]) -> list[str]:
+    found = []
+    for block in blocks:
+        found.append(
+            f"{type(block).__name__}: {getattr(block, 'title', getattr(block, 'text', getattr(block, 'summary', '')))}"
+        )
+        if isinstance(block, Details):
+            found += [f"    {each}" for each in titles(list(block.blocks))]
+    return found
+
+
+def with_manifest(run: RecordedRun, **more: Any) -> RecordedRun:
+    return replace(run, manifest={**run.manifest, **more})
+
+
+def verdict(page: Page) -> Notice:
+    first = page.head[0]
+    assert isinstance(first, Notice)
+    return first
+
+
+def tile_values(page: Page) -> dict[str, str]:
+    tiles = next(block for block in page.head if isinstance(block, Tiles))
+    return {tile.name: tile.value for tile in tiles.tiles}
+
+
+@pytest.mark.parametrize("verb", runs.RUNS)
+def test_each_command_has_its_report_in_this_order(verb: str, snapshot: SnapshotAssertion) -> None:
+    page = report_page(runs.RUNS[verb]())
+    assert {
+        "title": page.title,
+        "head": titles(list(page.head)),
+        **{section.anchor: titles(list(section.blocks)) for section in page.sections},
+    } == snapshot
+
+
+@pytest.mark.parametrize("verb", runs.RUNS)
+def test_the_file_has_no_address_to_fetch_from_and_stays_small(verb: str) -> None:
+    html = render(report_page(runs.RUNS[verb]()))
+    assert len(html.encode()) <= MAX_BYTES
+    assert read(html).addresses == []
+
+
+@pytest.mark.slow
+@pytest.mark.proves("C2")
+def test_ten_thousand_requests_fit_into_the_page_with_all_their_times() -> None:
+    run = runs.load_run(duration_s=12_500.0)
+    num = sum(len(driven.records) for driven in run.drivens)
+    assert num > 9_800
+    found = read(render(report_page(run)))
+    assert found.num_bytes <= MAX_BYTES
+    (raw,) = found.raw.values()
+    assert {len(column["is"] if "is" in column else column.get("by") or column["at"]) for column in raw.values()} == {
+        num
+    }
+    records = sorted((each for driven in run.drivens for each in driven.records), key=lambda each: each.scheduled_ns)
+    step = raw["ttft_s"]["step"]
+    assert step <= 1e-3
+    for record, whole in zip(records, raw["ttft_s"]["is"], strict=True):
+        if record.first_content_ns is None or record.sent_ns is None:
+            assert whole is None
+        else:
+            assert abs(whole * step - (record.first_content_ns - record.sent_ns) / 1e9) <= step / 2 + 1e-9
+
+
+def test_all_is_well_is_said_where_all_is_well() -> None:
+    run = runs.load_run(rate=0.2, troubled=False)
+    run.manifest["options"].pop("slo")
+    found = verdict(report_page(run))
+    assert found.tone is Tone.GOOD
+    assert found.text.startswith("All ")
+
+
+def test_the_objective_decides_where_there_is_one() -> None:
+    run = runs.load_run()
+    found = verdict(report_page(run))
+    assert found.tone is Tone.BAD
+    assert "ttft p95 < 2s" in found.text
+    assert "Met the objective" in tile_values(report_page(run))
+
+
+def test_failures_are_what_a_run_is_about_when_there_is_no_objective() -> None:
+    run = runs.load_run()
+    run.manifest["options"].pop("slo")
+    found = verdict(report_page(run))
+    assert found.tone is Tone.WARNING
+    assert "failed" in found.text
+
+
+def test_an_invalid_measurement_says_so_before_anything_else() -> None:
+    run = runs.load_run(troubled=False)
+    reasons = crossed([say("The client used {share:.0f} % of the CPU.", share=71.0)])
+    run = with_manifest(run, validity={"verdict": "INVALID", "reasons": reasons, "figures": {}})
+    found = verdict(report_page(run))
+    assert (found.tone, found.detail) == (Tone.BAD, "The client used 71 % of the CPU.")
+    assert "proves nothing" in found.text
+
+
+def test_a_suspect_measurement_is_never_shown_as_all_well() -> None:
+    run = runs.load_run(rate=0.2, troubled=False)
+    run.manifest["options"].pop("slo")
+    run = with_manifest(run, validity={"verdict": "SUSPECT", "reasons": [], "figures": {}})
+    assert verdict(report_page(run)).tone is Tone.WARNING
+
+
+def test_a_run_without_a_conclusion_says_that_it_was_cut_off() -> None:
+    run = runs.load_run(rate=0.2, troubled=False)
+    page = report_page(runs.recorded("load", run.drivens, Conclusion(outcome=Outcome.DONE, sentences=())))
+    cut = report_page(type(run)(path=run.path, manifest=run.manifest, drivens=run.drivens))
+    assert "cut off" not in str(titles(list(page.head)))
+    assert "cut off" in str(titles(list(cut.head)))
+    assert verdict(cut).tone is not Tone.GOOD
+
+
+def test_the_warnings_that_a_summary_repeats_are_shown_once() -> None:
+    run = runs.load_run(troubled=False)
+    reason = say("Late by {ms:.0f} ms.", ms=9.0)
+    validity = {"verdict": "SUSPECT", "reasons": crossed([reason]), "figures": {}}
+    said = (say("The run was stopped after {seconds:.1f} s.", seconds=3.0), say("This measurement is SUSPECT."), reason)
+    own = say("{num} requests were sent.", num=3)
+    summary = {
+        **conclusion_data(Conclusion(outcome=Outcome.DONE, sentences=(*said, own))),
+        "state": "interrupted",
+        "validity": validity,
+    }
+    page = report_page(type(run)(path=run.path, manifest=run.manifest, drivens=run.drivens, summary=summary))
+    shown = titles(list(page.head))
+    assert "Paragraph: 3 requests were sent." in shown
+    assert not any("stopped after" in each for each in shown)
+    assert str(page.head).count("Late by 9 ms.") == 1
+
+
+def test_too_few_requests_for_a_percentile_are_said_and_not_hidden() -> None:
+    run = runs.load_run(duration_s=60.0, troubled=False)
+    page = report_page(run)
+    table = next(
+        block
+        for section in page.sections
+        for block in section.blocks
+        if getattr(block, "title", "").startswith("Percent")
+    )
+    assert isinstance(table, Table)
+    num = len(run.drivens[0].records)
+    assert f"n/a ({num} < 299)" in str(table.rows)
+
+
+def test_findings_and_gaps_are_marked_in_the_plot_where_they_happened() -> None:
+    run = runs.load_run()
+    page = report_page(run)
+    figure = next(block for section in page.sections for block in section.blocks if isinstance(block, Figure))
+    assert isinstance(figure.plot, Chart)
+    marked = {(span.kind, span.begin, span.end) for span in figure.plot.spans}
+    assert ("gap", 150.0, 150.0) in marked
+    assert ("finding", 330.0, 402.0) in marked
+    assert [rule.title for rule in figure.plot.panels[0].rules] == ["ttft p95 < 2s"]
+
+
+def test_what_a_server_says_cannot_become_part_of_the_page() -> None:
+    run = runs.load_run()
+    run.manifest["targets"][""]["model"] = "<script>alert(1)</script>"
+    html = render(report_page(run))
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert(1)" in html
+
+
+def test_a_folder_becomes_a_report_beside_its_journals(tmp_path: Path) -> None:
+    run = runs.load_run(duration_s=120.0)
+    path = tmp_path / "run"
+    folder = RunFolder.create(path, run.manifest)
+    (found,) = run.drivens
+    folder.add(
+        "segments",
+        {"event": "began", "number": 0, "at_ns": 0, "first_index": 0, "segment": segment_data(found.segment)},
+    )
+    for record in found.records:
+        folder.add_record(record)
+    for sample in run.host:
+        folder.add("host", sample)
+    ending = {
+        "event": "ended",
+        "number": 0,
+        "at_ns": found.ended_ns,
+        "window_ns": found.window_ns,
+        "interrupted": False,
+    }
+    folder.add("segments", ending)
+    folder.write_summary(dict(run.summary))
+    folder.close()
+    with (path / "requests.jsonl").open("a") as torn:
+        torn.write(json.dumps(record_data(found.records[0]))[:40])  # killed while it wrote
+    report = write_report(path, language="zh")
+    assert report == path / "report.html"
+    html = report.read_text("utf-8")
+    assert html.startswith('<!doctype html>\n<html lang="zh-CN"')
+    assert f"{len(found.records)}" in html

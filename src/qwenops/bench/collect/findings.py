@@ -13,8 +13,8 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Any
 
+from qwenops.bench.collect.collector import Sample
 from qwenops.bench.conclusion import Finding, Severity
 from qwenops.bench.definitions import e2e_s, ttft_s
 from qwenops.bench.folder import RecordedRun
@@ -42,8 +42,6 @@ _GROWTH_SAMPLES, _GROWTH_S, _GROWTH_RATIO = 30, 60.0, 0.05
 _NEAR_LIMIT = 0.95
 _LEAST_DISK_BYTES = 2 * 1024**3
 _PER_CENT = 100.0
-
-Sample = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ kept busy. What cannot be read here is absent, and the first sample says why, on
     every sample   CPU of the machine, of each CPU, of the server, this client and everybody else; steal; pressure (PSI)
                    of the machine and of the server's control group; throttling; memory, swap, page faults, disk
     every 5 s      the list of processes (new children, who else works), threads' switches, descriptors, frequency, heat
-    rarely         PSS: reading it makes the server wait, so it is read at the beginning, at the end, and in between so
-                   seldom that the server is held up for less than a thousandth of the time
+    rarely         PSS: reading it makes the server wait, so it is read before the first request, after the last, and in
+                   between so seldom that the server is held up for less than a thousandth of the time
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _PSS_SHARE = 1000
 _NUM_OTHERS = 3
 _LEAST_OTHER_CORES = 0.05
 
-Sample = dict[str, Any]
+Said = dict[str, Any]
 
 
 class HostWatch:
@@ -107,7 +107,7 @@ class _Slow:
     server: frozenset[int] = frozenset()
     cgroups: Cgroups | None = None
     switches: int | None = None
-    said: Sample = field(default_factory=dict)
+    said: Said = field(default_factory=dict)
 
 
 class _Look:
@@ -127,8 +127,9 @@ class _Look:
         self._before: _Counters | None = None
         self._slow = self._look_slowly(time.monotonic(), None)
         self._before = self._count(time.monotonic())
+        self._first = self._pss(time.monotonic(), last=False)
 
-    def sample(self, at_ns: int, *, last: bool = False) -> Sample:
+    def sample(self, at_ns: int, *, last: bool = False) -> Said:
         """Return what is different now; `last` reads the dear things too."""
         began_s = time.monotonic()
         if last or began_s - self._slow.at_s >= SLOW_EVERY_S - 0.1:  # a timer that wakes early shall not skip one
@@ -138,11 +139,12 @@ class _Look:
             slow = {}
         before, now = self._before, self._count(began_s)
         self._before = now
-        said: Sample = {"schema": SCHEMA, "at_ns": at_ns}
+        said: Said = {"schema": SCHEMA, "at_ns": at_ns}
         if before is not None:
             said["interval_s"] = round(now.at_s - before.at_s, 3)
             said |= _rates(before, now)
-        said |= self._amounts(now) | slow | self._pss(began_s, last=last)
+        said |= self._amounts(now) | slow | self._first | self._pss(began_s, last=last)
+        self._first = {}
         said["took_s"] = round(time.monotonic() - began_s, 5)
         if not self._told_absent:
             said["absent"] = {name: str(reason) for name, reason in sorted(self._absent.items())}
@@ -182,10 +184,10 @@ class _Look:
                     found[name] = pressure
         return found
 
-    def _amounts(self, now: "_Counters") -> Sample:
+    def _amounts(self, now: "_Counters") -> Said:
         """Return what is counted at this moment."""
         memory = kernel.read_memory(self._proc)
-        said: Sample = {
+        said: Said = {
             "memory_total_bytes": memory.get("MemTotal"),
             "memory_available_bytes": memory.get("MemAvailable"),
             "swap_used_bytes": memory["SwapTotal"] - memory["SwapFree"] if "SwapTotal" in memory else None,
@@ -205,7 +207,7 @@ class _Look:
             said["energy_j"] = {name: round(value, 3) for name, value in joules.items()}
         return {name: value for name, value in said.items() if value is not None}
 
-    def _pss(self, now_s: float, *, last: bool) -> Sample:
+    def _pss(self, now_s: float, *, last: bool) -> Said:
         if not self._slow.server or (now_s < self._pss_due_s and not last):
             return {}
         began_s = time.monotonic()
@@ -226,7 +228,7 @@ class _Look:
         switches = _summed(kernel.count_switches(self._proc, each) for each in server)
         descriptors = _summed(kernel.count_descriptors(self._proc, each) for each in server)
         cpus = self._root / "sys/devices/system/cpu"
-        said: Sample = {
+        said: Said = {
             "server_descriptors": descriptors,
             "frequency_hz": kernel.read_frequency_hz(cpus),
             "thermal_throttles": kernel.count_thermal_throttles(cpus),
@@ -282,10 +284,10 @@ class _Counters:
     throttled: Throttling | None
 
 
-def _rates(before: _Counters, now: _Counters) -> Sample:
+def _rates(before: _Counters, now: _Counters) -> Said:
     """Return what happened between two moments."""
     passed_s = max(1e-3, now.at_s - before.at_s)
-    said: Sample = {}
+    said: Said = {}
     server_cores = _grown(before.server, now.server, lambda each: each.cpu_s) / passed_s
     client_cores = max(0.0, now.client_s - before.client_s) / passed_s
     if before.cpu is not None and now.cpu is not None:

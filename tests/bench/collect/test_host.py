@@ -1,0 +1,168 @@
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwenops.bench.clock import RealClock
+from qwenops.bench.collect.host import HostWatch, _Look
+
+# Uses half of a core, keeps 40 MB, opens files, and faults pages in.
+WORK = """
+import os, sys, time
+held = bytearray(40_000_000)
+files = [open(os.devnull) for _ in range(20)]
+print("working", flush=True)
+while True:
+    begun = time.process_time()
+    while time.process_time() - begun < 0.02: pass
+    fresh = bytearray(1_000_000)
+    time.sleep(0.02)
+"""
+
+
+@contextmanager
+def working(code: str = WORK) -> Iterator[int]:
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            yield child.pid
+        finally:
+            child.kill()
+
+
+async def watched(pid: int, seconds: float, every_s: float = 0.5) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    clock = RealClock()
+    watch = HostWatch(lambda: (pid,), clock, every_s=every_s)
+    async with watch.watching(clock.now_ns(), found.append):
+        await asyncio.sleep(seconds)
+    return found
+
+
+def mean(samples: list[Mapping[str, Any]], name: str) -> float:
+    values = [float(each[name]) for each in samples if name in each]
+    return sum(values) / len(values)
+
+
+@pytest.mark.slow
+async def test_samples_say_what_a_known_process_does() -> None:
+    with working() as pid:
+        found = await watched(pid, 3.2)
+    assert 0.25 < mean(found[:-1], "server_cpu_cores") < 0.7
+    last = found[-1]
+    assert last["server_rss_bytes"] > 40_000_000
+    assert last["server_pss_bytes"] == pytest.approx(last["server_rss_bytes"], rel=0.4)
+    assert last["server_descriptors"] >= 20
+    assert last["server_threads"] == 1
+    assert last["server_processes"] == 1
+    assert mean(found, "server_minor_faults_per_s") > 100
+    assert mean(found, "client_cpu_cores") < 0.2
+    assert last["memory_available_bytes"] < last["memory_total_bytes"]
+    for each in found:
+        assert each["cpu_busy_cores"] + 0.3 >= each["server_cpu_cores"] or each["interval_s"] < 0.3
+        assert 0 <= each["cpu_busy_ratio"] <= 1
+        assert len(each["cpu_busy_ratios"]) == each["cpus"] == os.cpu_count()
+
+
+@pytest.mark.slow
+async def test_somebody_else_at_work_is_seen_and_named() -> None:
+    with working("print(1, flush=True)\nwhile True: pass") as busy:
+        clock, found = RealClock(), list[Mapping[str, Any]]()
+        async with HostWatch(tuple, clock, every_s=0.5).watching(clock.now_ns(), found.append):
+            await asyncio.sleep(1.6)
+    assert mean(found, "other_cpu_cores") > 0.4
+    assert busy in [each["pid"] for each in found[-1]["other_processes"]]
+    assert "server_cpu_cores" not in found[-1]
+    assert "not on this machine" in found[0]["absent"]["server"]
+
+
+async def test_samples_come_at_equal_times_on_the_runs_clock() -> None:
+    found = await watched(os.getpid(), 1.05, every_s=0.2)
+    times_s = [each["at_ns"] / 1e9 for each in found]
+    assert [round(each, 1) for each in times_s[:5]] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert times_s[-1] == pytest.approx(1.05, abs=0.15)
+    assert all(each["schema"] == "qwenops.host/1" for each in found)
+
+
+async def test_what_cannot_be_read_is_absent_and_said_once(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    clock, found = RealClock(), list[Mapping[str, Any]]()
+    watch = HostWatch(lambda: (os.getpid(),), clock, every_s=0.1, root=tmp_path)
+    async with watch.watching(clock.now_ns(), found.append):
+        await asyncio.sleep(0.25)
+    assert set(found[0]["absent"]) >= {"server", "energy_j", "frequency_hz", "pressure", "temperature_c"}
+    assert all("absent" not in each for each in found[1:])
+    assert all("frequency_hz" not in each and "cpu_busy_ratio" not in each for each in found)
+
+
+async def test_in_virtual_time_no_machine_is_looked_at() -> None:
+    class Virtual(RealClock):
+        virtual = True
+
+    found: list[Mapping[str, Any]] = []
+    async with HostWatch(tuple, Virtual(), every_s=0.01).watching(0, found.append):
+        await asyncio.sleep(0.05)
+    assert found == []
+
+
+async def test_an_error_in_the_run_passes_and_the_last_sample_is_taken() -> None:
+    found: list[Mapping[str, Any]] = []
+    with pytest.raises(ZeroDivisionError):
+        async with HostWatch(tuple, RealClock(), every_s=60).watching(0, found.append):
+            raise ZeroDivisionError
+    assert len(found) == 1
+
+
+def test_a_process_that_ends_or_begins_meanwhile_is_no_jump() -> None:
+    with working() as pid:
+        look = _Look(lambda: (pid,), Path("/"), Path())
+        time.sleep(0.3)
+        before = look.sample(0)
+    after = look.sample(1, last=True)
+    assert 0 <= before["server_cpu_cores"] < 2
+    assert after.get("server_cpu_cores", 0.0) == 0.0
+
+
+@pytest.mark.slow
+def test_looking_once_a_second_takes_at_most_half_a_hundredth_of_a_core() -> None:
+    with working() as pid:
+        look = _Look(lambda: (pid,), Path("/"), Path())
+        costs: list[float] = []
+        for _ in range(3):  # the best of three: what else this machine does is not the look's cost
+            begun_s = time.process_time()
+            for number in range(20):
+                look.sample(number, last=number % 5 == 4)  # as at one a second, with the dear things every five
+            costs.append((time.process_time() - begun_s) / 20)
+    assert min(costs) < 0.005
+
+
+@pytest.mark.slow
+def test_reading_pss_holds_a_server_up_for_milliseconds_only() -> None:
+    # A server that maps and unmaps memory all the time, which is what the reading of PSS makes wait.
+    code = """
+import mmap, sys, time
+held = [bytearray(64_000_000) for _ in range(4)]
+print("ready", flush=True)
+worst, end = 0.0, time.perf_counter() + 1.5
+while time.perf_counter() < end:
+    begun = time.perf_counter()
+    mmap.mmap(-1, 65536).close()
+    worst = max(worst, time.perf_counter() - begun)
+print(worst, flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        look = _Look(lambda: (child.pid,), Path("/"), Path())
+        took_s = [look.sample(each, last=True)["server_pss_took_s"] for each in range(5)]
+        worst_s = float(child.stdout.readline())
+    assert max(took_s) < 0.1
+    assert worst_s < 0.25

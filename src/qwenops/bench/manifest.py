@@ -51,6 +51,7 @@ def target_data(target: Target) -> dict[str, Any]:
         "kind": target.kind,
         "url": target.url,
         "model": target.model,
+        "facts": dict(target.facts),
         "engine": {name: value for name, value in facts.items() if value not in ("", 0, 0.0, {}, None)},
     }
 

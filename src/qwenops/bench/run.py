@@ -40,6 +40,8 @@ from qwenops.errors import QwenOpsError
 from qwenops.hardware import detect_machine
 from qwenops.text import Text, say
 
+__all__ = ["Collector", "Listen", "Opening", "Run", "Snapshot", "begin", "finish", "ignore", "validity_data"]
+
 NS_PER_S = 1_000_000_000
 RECENT = 60
 """Answers that a live view is shown."""

@@ -1,0 +1,217 @@
+"""A run that is killed and continued: nothing is lost, nothing is there twice, and the gap is marked."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwenops.bench.folder import read_lines, read_manifest, read_run
+from qwenops.bench.record import Failure, Phase
+from qwenops.bench.segment import OpenLoop
+from qwenops.bench.simulated.model import ServerModel
+from qwenops.bench.simulated.options import SimulatedOptions
+from qwenops.bench.simulated.server import serve_simulated
+from qwenops.errors import RunFolderError
+from tests.bench.driving import S
+from tests.bench.sitting import Sitting
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 90.0
+SERVER = SimulatedOptions(service="fixed", service_s=0.4, first_share=0.5, slots=16, contention=0.0, coherence=0.0)
+
+
+async def killed_after(sitting: Sitting, lines: int) -> bytes:
+    """Start a sitting, kill it when the journal has so many lines, and return what was written by then."""
+    return await asyncio.to_thread(kill_after, sitting, lines)
+
+
+def kill_after(sitting: Sitting, lines: int) -> bytes:
+    journal = Path(sitting.folder) / "requests.jsonl"
+    until_s = time.monotonic() + TIMEOUT_S
+    with subprocess.Popen(sitting.argv(), cwd=ROOT) as process:
+        while process.poll() is None and count_lines(journal) < lines:
+            if time.monotonic() > until_s:
+                process.kill()
+                pytest.fail("it wrote nothing")
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    return journal.read_bytes() if journal.exists() else b""
+
+
+async def ended(sitting: Sitting) -> None:
+    process = await asyncio.create_subprocess_exec(*sitting.argv(), cwd=ROOT)
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await process.wait() == 0
+
+
+def count_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def whole_lines(journal: bytes) -> bytes:
+    return journal[: journal.rfind(b"\n") + 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"rate": 12.0, "duration_s": 5.0, "warmup": 2}, {"users": 4, "requests": 60}])
+async def test_killed_twice_and_continued_in_real_time(tmp_path: Path, options: dict[str, Any]) -> None:
+    folder = tmp_path / "run"
+    async with serve_simulated(ServerModel(SERVER)) as url:
+        first = Sitting(verb="load", target=url, folder=str(folder), options={"max_tokens": 4, **options})
+        again = replace(first, resumed=True)
+        before = await killed_after(first, 10)
+        after = await killed_after(again, 30)
+        assert after.startswith(whole_lines(before))
+        await ended(again)
+        journal = (folder / "requests.jsonl").read_bytes()
+        assert journal.startswith(whole_lines(after))
+
+    found = read_run(folder)
+    indices = [record.index for driven in found.drivens for record in driven.records]
+    assert indices == list(range(len(indices)))
+    assert {record.failure for driven in found.drivens for record in driven.records} == {None}
+    assert not any(driven.interrupted for driven in found.drivens)
+    measured = next(driven for driven in found.drivens if driven.segment.phase is Phase.MEASURE)
+    wanted = len(measured.segment.load.offsets_ns) if isinstance(measured.segment.load, OpenLoop) else 60
+    assert len(measured.records) == wanted
+    assert [gap.lost_s > 0.1 for gap in found.gaps] == [True, True]
+    assert found.gaps[0].at_ns < found.gaps[1].at_ns
+    # The run's own time has no holes: nothing takes longer than it would have without the gaps.
+    assert max(record.ended_ns or 0 for record in measured.records) < measured.began_ns + 12 * S
+    assert found.manifest["state"] == "done"
+    assert len(found.manifest["sittings"]) == 2
+    assert found.summary["outcome"] == "done"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("verb", "options", "lines"),
+    [
+        ("soak", {"duration_s": 900.0, "users": 3}, (300,)),
+        ("load", {"rate": 1.2, "duration_s": 600.0}, (1, 200, 2)),
+        ("latency", {"requests": 40}, (50,)),
+    ],
+)
+async def test_killed_and_continued_in_virtual_time_equals_a_run_that_was_not(
+    tmp_path: Path, verb: str, options: dict[str, Any], lines: tuple[int, ...]
+) -> None:
+    target = "simulated:?virtual=1&answer_spread=0.5&leak_bytes_per_h=1000000&cache_tokens=9000&stall_ratio=0.1"
+    quiet = Sitting(verb=verb, target=target, folder=str(tmp_path / "quiet"), options=options, virtual=True)
+    disturbed = replace(quiet, folder=str(tmp_path / "disturbed"))
+    await ended(quiet)
+    for number, each in enumerate(lines):
+        await killed_after(replace(disturbed, resumed=number > 0), each)
+        disturbed_manifest = read_manifest(Path(disturbed.folder))
+        assert disturbed_manifest["state"] == "running"
+    await ended(replace(disturbed, resumed=True))
+    assert contents(disturbed.folder) == contents(quiet.folder)
+    assert comparable(disturbed.folder) == comparable(quiet.folder)
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    """Return every file but the manifest."""
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != "manifest.json"}
+
+
+def comparable(folder: str) -> Mapping[str, Any]:
+    """Return the manifest without how much memory the machine had free."""
+    manifest = read_manifest(Path(folder))
+    machine = {name: value for name, value in manifest["machine"].items() if "available" not in name}
+    del machine["memory_limit_bytes"]
+    return {**manifest, "machine": machine}
+
+
+def virtual(folder: Path, **options: Any) -> Sitting:
+    given = {"rate": 2.0, "duration_s": 20.0, **options}
+    return Sitting(verb="load", target="simulated:?virtual=1", folder=str(folder), options=given, virtual=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"rate": 3.0}, "rate"), ({"max_tokens": 9}, "max_tokens"), ({"seed": 9}, "seed"), ({"cache": "bust"}, "cache")],
+)
+def test_a_run_is_not_continued_as_another_one(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    virtual(tmp_path / "run").run()
+    with pytest.raises(RunFolderError, match=f"has another {said}") as caught:
+        replace(virtual(tmp_path / "run", **change), resumed=True).run()
+    assert "begun with" in caught.value.hint
+    other = replace(virtual(tmp_path / "run"), resumed=True, target="simulated:?virtual=1&slots=9")
+    with pytest.raises(RunFolderError, match="has another targets"):
+        other.run()
+    with pytest.raises(RunFolderError, match="has another verb"):
+        replace(virtual(tmp_path / "run"), resumed=True, verb="soak").run()
+
+
+def test_a_run_of_another_machine_is_not_continued(tmp_path: Path) -> None:
+    virtual(tmp_path / "run").run()
+    manifest = read_manifest(tmp_path / "run")
+    manifest["machine"]["fingerprint"] = "0" * 16
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunFolderError, match="measured on another machine"):
+        replace(virtual(tmp_path / "run"), resumed=True).run()
+
+
+@pytest.mark.slow
+async def test_a_run_that_was_over_is_answered_from_its_journal(tmp_path: Path) -> None:
+    """Continuing what has ended sends nothing and says the same."""
+    model = ServerModel(SERVER)
+    async with serve_simulated(model) as url:
+        sitting = Sitting(
+            verb="load", target=url, folder=str(tmp_path / "run"), options={"users": 2, "requests": 6, "max_tokens": 4}
+        )
+        first = await sitting.sit()
+        asked = len(model.truths)
+        second = await replace(sitting, resumed=True).sit()
+    assert len(model.truths) == asked
+    assert second.data == first.data
+    assert len(list(read_lines(tmp_path / "run", "segments"))) == 5
+
+
+@pytest.mark.slow
+async def test_a_stopped_run_is_continued_with_what_was_given_up(tmp_path: Path) -> None:
+    """Ctrl-C leaves interrupted requests; continued, each is sent again and counts once."""
+    async with serve_simulated(ServerModel(replace(SERVER, service_s=3.5))) as url:
+        sitting = Sitting(
+            verb="load",
+            target=url,
+            folder=str(tmp_path / "run"),
+            options={"rate": 12.0, "duration_s": 2.0, "warmup": 0, "max_tokens": 4},
+        )
+        process = await asyncio.create_subprocess_exec(*stopping_argv(sitting), cwd=ROOT)
+        async with asyncio.timeout(TIMEOUT_S):
+            assert await process.wait() == 0
+        partial = read_run(tmp_path / "run")
+        gone = [record for record in partial.drivens[0].records if record.failure is Failure.INTERRUPTED]
+        assert gone
+        assert (partial.manifest["state"], partial.drivens[0].interrupted) == ("interrupted", True)
+        assert "stopped after" in json.dumps(partial.summary["sentences"])
+        await ended(replace(sitting, resumed=True))
+    whole = read_run(tmp_path / "run")
+    assert {record.failure for record in whole.drivens[0].records} == {None}
+    load = whole.drivens[0].segment.load
+    assert isinstance(load, OpenLoop)
+    assert [record.index for record in whole.drivens[0].records] == list(range(len(load.offsets_ns)))
+    assert whole.manifest["state"] == "done"
+
+
+def stopping_argv(sitting: Sitting) -> list[str]:
+    """Return a command that sets the run's stop after a second."""
+    python, _, _, given = sitting.argv()
+    code = (
+        "import asyncio, json, sys\n"
+        "from tests.bench.sitting import Sitting\n"
+        "class Stopped(Sitting):\n"
+        "    async def _act(self, run):\n"
+        "        asyncio.get_running_loop().call_later(1.0, run.stop.set)\n"
+        "        return await super()._act(run)\n"
+        "Stopped(**json.loads(sys.argv[1])).run()\n"
+    )
+    return [python, "-c", code, given]

@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import shlex
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ INTERRUPTED = 130
 CLOSE_TIMEOUT_S = 30.0
 MOST_USERS = 100_000
 SIMULATED = "simulated:"
+CONFIGURATION = ".toml"
 TARGET = say("A URL, ollama:MODEL, ENGINE:MODEL such as openvino:random:0.6b, or simulated:.")
 ASKING = (
     "workload",
@@ -355,25 +357,48 @@ def stopping(stop: asyncio.Event) -> Iterator[None]:
 async def opened_targets(
     ctx: click.Context, terminal: Terminal, wanted: Wanted
 ) -> AsyncIterator[Mapping[str, "Target"]]:
-    """Open every target; close them in the end, whatever happened."""
+    """Open every target; close them in the end, whatever happened. A `.toml` file is a server that is started here."""
     from qwenops.bench.targets import open_target
     from qwenops.cli.bench_local import local_opener
 
     made = settings(ctx)
     found: dict[str, Target] = {}
-    try:
+    async with AsyncExitStack() as stack:
         for name, text in wanted.targets.items():
-            found[name] = await open_target(
-                text,
+            is_file = text.endswith(CONFIGURATION)
+            target = await open_target(
+                await stack.enter_async_context(_served(terminal, text)) if is_file else text,
                 wanted.options,
                 model=wanted.model,
                 api_key=made.engine.api_key,
                 open_local=local_opener(terminal, made),
             )
+            stack.push_async_callback(_closed, target)
+            found[name] = dataclasses.replace(target, text=text) if is_file else target
         yield found
-    finally:
-        for target in found.values():
-            await asyncio.wait_for(target.engine.aclose(), CLOSE_TIMEOUT_S)
+
+
+async def _closed(target: "Target") -> None:
+    await asyncio.wait_for(target.engine.aclose(), CLOSE_TIMEOUT_S)
+
+
+@asynccontextmanager
+async def _served(terminal: Terminal, file: str) -> AsyncIterator[str]:
+    """Serve what a configuration file says, on a free port of this machine, and yield the address."""
+    from qwenops.bench.spawned import spawned_server
+
+    if not Path(file).is_file():
+        raise ConfigError(
+            say("There is no configuration file {path}.", path=file),
+            hint=say("`qwenops config init` writes one with every option and its default."),
+        )
+    argv = [
+        *(sys.executable, "-m", NAME, "--config", file, "-q", "serve", "--host", "127.0.0.1", "--port", "{port}"),
+        *("--log-destination", "off"),
+    ]
+    terminal.tell(say("Starting a server with {path} ...", path=file))
+    async with spawned_server(argv, url="http://127.0.0.1:{port}") as server:
+        yield server.url
 
 
 def slo_limits(text: str) -> dict[str, float]:

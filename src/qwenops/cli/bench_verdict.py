@@ -1,5 +1,6 @@
 """`qwenops bench compare`, `noise`, `gate`, `report`, `import` and `selftest`: what results mean."""
 
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,14 @@ from qwenops.cli.bench_run import (
     Measurement,
     Wanted,
     bench_options,
+    leave,
     measure,
     measure_flags,
     run_loop,
     show_conclusion,
     target_argument,
 )
-from qwenops.cli.flags import json_flag
+from qwenops.cli.flags import json_flag, settings
 from qwenops.cli.help import Flag, Operand, Verb
 from qwenops.cli.terminal import Terminal
 from qwenops.errors import ConfigError
@@ -232,6 +234,12 @@ def report(ctx: click.Context, /, run: Path, *, as_json: bool) -> None:
 @click.pass_context
 def import_run(ctx: click.Context, /, file: Path, *, out: Path | None, as_json: bool) -> None:
     """Take it over."""
+    from qwenops.bench.foreign import import_results
+
+    terminal = ctx.ensure_object(Terminal)
+    folder = out or settings(ctx).bench.folder / f"{time.strftime('%Y%m%d-%H%M%S')}-import"
+    conclusion = import_results(file, folder, wall_ns=time.time_ns())
+    leave(ctx, terminal, Measured(verb="import", conclusion=conclusion, folder=folder), as_json=as_json)
 
 
 @click.command(

@@ -1,7 +1,7 @@
 """What happened around the requests, in words: causes and slow answers that come at the same time.
 
-    The slowest answers at 14:02:10 (TTFT 3.2 s, usually 0.9 s) coincide with throttling: the CPU quota stopped the
-    server in 38 % of its periods.
+    Slow answers from 14:02:10 on (TTFT 3.20 s, usually 0.90 s) coincide with 38 % CPU throttling by the quota of the
+    server's control group.
 
 A cause is something that a host's sample shows and that holds a server up: throttling, steal, swapping, another
 program, reading from disk, pressure, heat. Samples in which it shows make spells. Answers that were under way in a
@@ -132,8 +132,10 @@ def _busiest(samples: Sequence[Sample]) -> str:
 def _told_others(ratio: float, samples: Sequence[Sample]) -> Text:
     names = _busiest(samples)
     if names:
-        return say("other programs ({names}) used {percent:.0f} % of the CPU", names=names, percent=ratio * _PER_CENT)
-    return say("other programs used {percent:.0f} % of the CPU", percent=ratio * _PER_CENT)
+        return say(
+            "other programs ({names}) that used {percent:.0f} % of the CPU", names=names, percent=ratio * _PER_CENT
+        )
+    return say("other programs that used {percent:.0f} % of the CPU", percent=ratio * _PER_CENT)
 
 
 CAUSES: tuple[Cause, ...] = (
@@ -142,7 +144,7 @@ CAUSES: tuple[Cause, ...] = (
         read=_value("throttled_ratio"),
         least=0.05,
         told=lambda ratio, _: say(
-            "{percent:.0f} % throttling: the CPU quota of its control group stopped the server in so many periods",
+            "{percent:.0f} % CPU throttling by the quota of the server's control group",
             percent=ratio * _PER_CENT,
         ),
     ),
@@ -151,7 +153,7 @@ CAUSES: tuple[Cause, ...] = (
         read=_value("cpu_steal_ratio"),
         least=0.03,
         told=lambda ratio, _: say(
-            "{percent:.0f} % steal: the machine below this virtual one gave that part of the CPU to others",
+            "{percent:.0f} % CPU steal: the machine underneath gave that part of this one's CPUs to others",
             percent=ratio * _PER_CENT,
         ),
     ),
@@ -176,7 +178,7 @@ CAUSES: tuple[Cause, ...] = (
         read=_value("pressure_memory_some_ratio"),
         least=0.1,
         told=lambda ratio, _: say(
-            "memory pressure: tasks waited for memory {percent:.0f} % of the time", percent=ratio * _PER_CENT
+            "memory pressure (tasks waited for memory {percent:.0f} % of the time)", percent=ratio * _PER_CENT
         ),
     ),
 )

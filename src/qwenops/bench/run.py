@@ -461,6 +461,8 @@ async def begin(
             run.state = _state_of(error)
             manifest["error"] = f"{type(error).__name__}: {error}"
             raise
+        else:
+            run.state = "unfinished" if run.state == "running" else run.state
         finally:
             folder.write_manifest(manifest | _ending(run))
 

@@ -1,0 +1,282 @@
+"""A run from its beginning to its folder."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwenops.bench.clock import Clock, RealClock
+from qwenops.bench.collect.collector import Listen
+from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Outcome, conclusion_of
+from qwenops.bench.folder import read_manifest, read_run
+from qwenops.bench.manifest import options_of
+from qwenops.bench.options import BenchOptions
+from qwenops.bench.record import Phase
+from qwenops.bench.run import Opening, Run, Snapshot, begin, finish
+from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.bench.simulated.engine import SimulatedEngine
+from qwenops.bench.simulated.loop import VirtualClock, run
+from qwenops.bench.simulated.options import Simulated, SimulatedOptions
+from qwenops.errors import EngineError
+from qwenops.text import say
+from tests.bench.driving import Asks, S, target_of
+from tests.bench.sitting import Sitting
+
+SERVER = SimulatedOptions(service="fixed", service_s=0.5, contention=0.0, coherence=0.0, slots=64)
+CLOSED = Segment(name="users=2", load=ClosedLoop(users=2), duration_s=10.0)
+OPEN = Segment(name="load", load=OpenLoop(offsets_ns=tuple(range(0, 20 * S, S))), duration_s=20.0)
+
+
+@asynccontextmanager
+async def begun(folder: Path, verb: str = "load", **more: Any) -> AsyncIterator[Run]:
+    """Begin a run against a simulated server, in virtual time unless a clock says otherwise."""
+    clock: Clock = more.pop("clock", None) or VirtualClock()
+    target = target_of(SimulatedEngine(Simulated(server=SERVER), clock=clock))
+    options = more.pop("options", BenchOptions(folder=folder))
+    opening = more.pop("opening", Opening(calibrate_s=0))
+    async with begin(
+        verb, {"": target}, options, clock=clock, workload=more.pop("workload", Asks()), opening=opening, **more
+    ) as started:
+        yield started
+
+
+def done(outcome: Outcome = Outcome.DONE) -> Conclusion:
+    return Conclusion(outcome=outcome, sentences=(say("It is done."),))
+
+
+def test_what_is_driven_is_what_the_folder_holds(tmp_path: Path) -> None:
+    async def main() -> tuple[Path, list[Driven]]:
+        async with begun(tmp_path) as started:
+            drivens = [
+                await started.drive(Segment(name="warm-up", load=ClosedLoop(users=1, requests=2), phase=Phase.WARMUP)),
+                await started.drive(OPEN),
+                await started.drive(CLOSED),
+            ]
+            finish(started, done())
+            return started.folder.path, drivens
+
+    path, drivens = run(main())
+    found = read_run(path)
+    assert [list(each.records) for each in found.drivens] == [list(each.records) for each in drivens]
+    assert [replace(each, records=()) for each in found.drivens] == [replace(each, records=()) for each in drivens]
+    indices = [record.index for each in drivens for record in each.records]
+    assert indices == list(range(len(indices)))
+    assert [record.item for record in drivens[0].records] == ["item--1", "item--2"]
+    assert [record.item for record in drivens[1].records] == [f"item-{number}" for number in range(20)]
+    assert found.manifest["state"] == "done"
+    assert found.manifest["validity"]["verdict"] == "VALID"
+    assert found.manifest["hashes"]["prompts"] != "0" * 16
+    assert conclusion_of(found.summary).sentences == (say("It is done."),)
+
+
+def test_the_manifest_says_what_was_measured_how_and_where(tmp_path: Path) -> None:
+    options = BenchOptions(folder=tmp_path, rate=0.25, duration_s=90.0, thinking=True, seed=7)
+
+    async def main() -> Path:
+        opening = Opening(calibrate_s=0, command=("qwenops", "bench", "load", "simulated:"))
+        async with begun(tmp_path, options=options, opening=opening) as started:
+            assert read_manifest(started.folder.path)["state"] == "running"
+            return started.folder.path
+
+    path = run(main())
+    manifest = read_manifest(path)
+    assert path.name == "20260101-000000-load"
+    assert (manifest["schema"], manifest["verb"], manifest["seed"]) == ("qwenops.run/1", "load", 7)
+    assert manifest["command"] == ["qwenops", "bench", "load", "simulated:"]
+    assert options_of(manifest) == options
+    assert manifest["targets"][""]["engine"]["engine"] == "simulated"
+    assert manifest["workload"] == {"name": "asks", "kind": "asks"}
+    assert manifest["machine"]["usable_cores"] >= 1
+    assert len(manifest["machine"]["fingerprint"]) == 16
+    assert manifest["versions"]["qwenops"]
+    assert manifest["began"] == "2026-01-01T00:00:00.000+00:00"
+    assert manifest["state"] == "unfinished"
+
+
+def test_equal_runs_have_equal_hashes_and_folders_of_their_own(tmp_path: Path) -> None:
+    async def main(segment: Segment) -> Path:
+        async with begun(tmp_path) as started:
+            await started.drive(segment)
+            finish(started, done())
+            return started.folder.path
+
+    first, second = (run(main(OPEN)) for _ in range(2))
+    other = run(main(replace(OPEN, first_item=5)))
+    later = run(main(replace(OPEN, load=OpenLoop(offsets_ns=tuple(range(1, 20 * S, S))))))
+    assert len({first, second, other, later}) == 4
+    hashes = [read_manifest(path)["hashes"] for path in (first, second, other, later)]
+    assert hashes[0] == hashes[1]
+    assert hashes[0]["prompts"] != hashes[2]["prompts"]
+    assert hashes[0]["schedule"] == hashes[2]["schedule"]
+    assert hashes[0]["schedule"] != hashes[3]["schedule"]
+
+
+def test_records_can_be_told_one_by_one_instead_of_kept(tmp_path: Path) -> None:
+    async def main() -> tuple[Driven, list[int]]:
+        told: list[int] = []
+        async with begun(tmp_path) as started:
+            driven = await started.drive(CLOSED, each=lambda record: told.append(record.index))
+        return driven, told
+
+    driven, told = run(main())
+    assert driven.records == ()
+    assert sorted(told) == list(range(40))
+
+
+def test_a_stopped_run_says_so_and_drives_no_more(tmp_path: Path) -> None:
+    async def main() -> tuple[Path, Conclusion, Driven]:
+        async with begun(tmp_path) as started:
+            asyncio.get_running_loop().call_later(5.25, started.stop.set)
+            await started.drive(OPEN)
+            skipped = await started.drive(CLOSED)
+            return started.folder.path, finish(started, done()), skipped
+
+    path, conclusion, skipped = run(main())
+    assert "stopped after 5.5 s" in conclusion.sentences[0]
+    assert (skipped.records, skipped.window_ns, skipped.interrupted) == ((), 0, True)
+    found = read_run(path)
+    assert (found.manifest["state"], found.summary["state"]) == ("interrupted", "interrupted")
+    (driven,) = found.drivens
+    assert (len(driven.records), driven.interrupted) == (6, True)
+    assert driven.window_ns == 5_250_000_000
+
+
+def test_an_error_ends_the_run_and_leaves_a_readable_folder(tmp_path: Path) -> None:
+    class Broken(Asks):
+        def ask(self, index: int) -> Any:
+            if index == 5:
+                raise EngineError(say("No more questions."))
+            return super().ask(index)
+
+    async def main() -> None:
+        async with begun(tmp_path / "runs", workload=Broken()) as started:
+            await started.drive(OPEN)
+
+    with pytest.raises(EngineError):
+        run(main())
+    (path,) = (tmp_path / "runs").iterdir()
+    found = read_run(path)
+    assert (found.manifest["state"], found.manifest["error"]) == ("failed", "EngineError: No more questions.")
+    assert [record.index for record in found.drivens[0].records] == [0, 1, 2, 3, 4]
+
+
+class Counting:
+    """A collector that takes a sample every second."""
+
+    journal = "host"
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    @asynccontextmanager
+    async def watching(self, origin_ns: int, listen: Listen) -> AsyncIterator[None]:
+        async def sample() -> None:
+            while True:
+                listen({"at_ns": self.clock.now_ns() - origin_ns, "cpu_cores": 0.5})
+                await self.clock.sleep_until_ns(self.clock.now_ns() + S)
+
+        task = asyncio.get_running_loop().create_task(sample())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+def test_samples_are_kept_and_the_listener_is_told(tmp_path: Path) -> None:
+    seen: list[Snapshot] = []
+
+    async def main() -> Path:
+        clock = VirtualClock()
+        async with begun(tmp_path, clock=clock, listen=seen.append, collectors=[Counting(clock)]) as started:
+            started.expected_s = 30.0
+            await started.drive(OPEN)
+            await started.drive(CLOSED)
+            return started.folder.path
+
+    found = read_run(run(main()))
+    assert [sample["at_ns"] // S for sample in found.host] == list(range(len(found.host)))
+    assert len(found.host) >= 30
+    middle = next(each for each in seen if each.segment == "load" and each.segment_elapsed_s >= 10)
+    assert (middle.verb, middle.expected_s, middle.segment_expected_s) == ("load", 30.0, 20.0)
+    assert middle.target_rate == 1.0
+    assert middle.achieved_rate == pytest.approx(1.0, rel=0.1)
+    assert middle.recent_ttft_s[-1] == pytest.approx(0.1)
+    assert middle.recent_e2e_s[-1] == pytest.approx(0.5)
+    assert middle.host["cpu_cores"] == 0.5
+    last = seen[-1]
+    assert (last.users, last.target_rate, last.segment) == (2, None, "users=2")
+    assert last.done > 30
+
+
+def test_an_invalid_client_is_told_first_and_decides_the_exit_code_of_slo(tmp_path: Path) -> None:
+    async def main(verb: str) -> Conclusion:
+        async with begun(tmp_path, verb) as started:
+            await started.drive(replace(OPEN, max_in_flight=0))
+            return finish(started, done())
+
+    conclusion = run(main("load"))
+    assert conclusion.sentences[0] == "This measurement is INVALID."
+    assert "0.0 % were sent" in conclusion.sentences[1]
+    assert (conclusion.outcome, conclusion.exit_code) == (Outcome.DONE, 0)
+    judged = run(main("slo"))
+    assert (judged.outcome, judged.exit_code) == (Outcome.INVALID, EXIT_INVALID)
+
+
+def test_what_is_dropped_by_design_makes_no_run_invalid(tmp_path: Path) -> None:
+    async def main() -> tuple[Driven, Conclusion]:
+        async with begun(tmp_path) as started:
+            driven = await started.drive(replace(OPEN, max_in_flight=0), overload=True)
+            return driven, finish(started, done())
+
+    driven, conclusion = run(main())
+    assert driven.dropped == 20
+    assert conclusion.sentences == (say("It is done."),)
+
+
+@pytest.mark.slow
+async def test_in_real_time_the_client_is_calibrated_and_watched(tmp_path: Path) -> None:
+    segment = Segment(name="users=2", load=ClosedLoop(users=2), duration_s=1.0)
+    async with begun(tmp_path, clock=RealClock(), opening=Opening(calibrate_s=0.3)) as started:
+        await started.drive(segment)
+        conclusion = finish(started, done())
+    figures: Mapping[str, float] = read_manifest(started.folder.path)["validity"]["figures"]
+    assert {"bias_ttft_s", "cost_per_chunk_s", "loop_lag_p99_s", "client_cpu_share"} <= figures.keys()
+    assert "The client itself adds about" in conclusion.sentences[-1]
+
+
+LIMITED = """
+import json, resource, sys
+from tests.bench.sitting import Sitting
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+Sitting(**json.loads(sys.argv[1])).run()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_disk_is_full_stops_with_the_error_and_can_be_continued(tmp_path: Path) -> None:
+    """The kernel refuses to let a file grow, in a process of its own."""
+    sitting = Sitting(
+        verb="load",
+        target="simulated:?virtual=1",
+        folder=str(tmp_path / "run"),
+        options={"rate": 1.0, "duration_s": 1200.0},
+        virtual=True,
+    )
+    python, _, _, given = sitting.argv()
+    ended = subprocess.run(
+        [python, "-c", LIMITED, given], cwd=Path(__file__).parents[2], capture_output=True, timeout=90, check=False
+    )
+    assert ended.returncode == 1
+    assert b"InsufficientDiskError: The disk under" in ended.stderr
+    found = read_run(tmp_path / "run")
+    assert found.manifest["state"] == "failed"
+    assert found.manifest["error"].startswith("InsufficientDiskError")
+    assert 100 < len(found.drivens[1].records) < 1100
+    replace(sitting, resumed=True).run()
+    assert read_manifest(tmp_path / "run")["state"] == "done"

@@ -1,19 +1,20 @@
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenops.page.drawing import HEIGHT, WIDTH, draw_chart, draw_lanes
-from qwenops.page.plot import Axis, Bar, Bars, Chart, Dots, Lane, Lanes, Line, Panel, Rule, Series, Span
+from qwenops.page.plot import Axis, Bar, Bars, Chart, Dots, Lane, Lanes, Line, Panel, Rule, Scale, Series, Span
 from qwenops.page.words import Words
 
 WORDS = Words(translate={"en": str, "zh": str})
 
 
-def drawn(*series: Series, x: Axis | None = None, y: Axis | None = None, **more: object) -> str:
+def drawn(*series: Series, x: Axis | None = None, y: Axis | None = None, **more: Any) -> str:
     panel = Panel(y=y or Axis(title="y"), series=series)
-    return draw_chart(Chart(x=x or Axis(title="x"), panels=[panel], **more), WORDS, "f")  # type: ignore[arg-type]
+    return draw_chart(Chart(x=x or Axis(title="x"), panels=[panel], **more), WORDS, "f")
 
 
 def paths(svg: str, kind: str) -> list[str]:
@@ -84,10 +85,10 @@ def test_a_limit_is_always_within_the_picture() -> None:
     st.sampled_from(["linear", "log"]),
 )
 def test_no_value_is_ever_drawn_outside_the_picture(
-    points: list[tuple[float, float]], across: str, upward: str
+    points: list[tuple[float, float]], across: Scale, upward: Scale
 ) -> None:
     x, y = zip(*sorted(points), strict=True)
-    svg = drawn(Dots(title="", x=x, y=y), x=Axis(title="x", scale=across), y=Axis(title="y", scale=upward))  # type: ignore[arg-type]
+    svg = drawn(Dots(title="", x=x, y=y), x=Axis(title="x", scale=across), y=Axis(title="y", scale=upward))
     (path,) = paths(svg, "dots")
     places = [(int(a), int(b)) for a, b in re.findall(r"M(-?\d+) (-?\d+)h0", path)]
     assert len(places) == len(points)

@@ -273,7 +273,21 @@ def draw_lanes(lanes: Lanes, words: Words, label: str) -> str:
         f"{_upright_ticks(across, labelled=True)}</svg><span></span>"
     )
     unit = f" ({escape(lanes.x.unit)})" if lanes.x.unit else ""
-    return f'<div class="lanes">{rows}{axis}</div><div class="xt">{words.html(lanes.x.title)}{unit}</div>'
+    legend = _lanes_legend(lanes, words)
+    return f'{legend}<div class="lanes">{rows}{axis}</div><div class="xt">{words.html(lanes.x.title)}{unit}</div>'
+
+
+def _lanes_legend(lanes: Lanes, words: Words) -> str:
+    """Name each kind of bar once."""
+    kinds: dict[str, int] = {}
+    for lane in lanes.lanes:
+        for number, bar in enumerate(lane.bars):
+            if bar.title:
+                kinds.setdefault(bar.title, (bar.hue if bar.hue is not None else number) % NUM_HUES)
+    keys = "".join(
+        f'<span class="key h{hue}"><i class="area"></i>{words.html(kind)}</span>' for kind, hue in kinds.items()
+    )
+    return f'<div class="keys">{keys}</div>' if keys else ""
 
 
 def _lane_values(lane: Lane) -> list[float]:

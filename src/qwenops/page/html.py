@@ -183,7 +183,7 @@ class _Written:
 
     def _table(self, table: Table) -> str:
         name = self._next()
-        note = f'<p class="note">{self.words.html(table.note)}</p>' if table.note else ""
+        note = f'<p class="remark">{self.words.html(table.note)}</p>' if table.note else ""
         title = f'<h3 id="{name}">{self.words.html(table.title)}</h3>'
         return f'<div class="table">{title}{self._grid(table, name)}{note}</div>'
 
@@ -235,7 +235,7 @@ class _Written:
         words = self.words
         drawn = draw_lanes(plot, words, name) if isinstance(plot, Lanes) else draw_chart(plot, words, name)
         table = figure.table or table_of(figure.plot, figure.title)
-        note = f'<p class="note">{self.words.html(table.note)}</p>' if table.note else ""
+        note = f'<p class="remark">{self.words.html(table.note)}</p>' if table.note else ""
         caption = f"<figcaption>{self.words.html(figure.caption)}</figcaption>" if figure.caption else ""
         return (
             f'<figure><h3 id="{name}">{self.words.html(figure.title)}</h3>{drawn}{caption}'

@@ -47,7 +47,7 @@ def scaling_of(axis: Axis, values: Iterable[float], *, num_ticks: int, tight: bo
     low = axis.low if axis.low is not None else min(lowest, 0.0) if not tight else lowest
     high = axis.high if axis.high is not None else highest
     if high - low <= max(abs(low), abs(high), 1.0) * _SAME:
-        high = low + (abs(low) or 1.0)
+        high = low + (abs(low) if abs(low) > _SAME else 1.0)
     time = axis.scale == "time"
     step = (ticks.time_step if time else ticks.linear_step)(low, high, num_ticks)
     if not tight:

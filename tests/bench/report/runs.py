@@ -137,11 +137,11 @@ def manifest(verb: str, **more: Any) -> dict[str, Any]:
         "targets": {"": {"text": "http://127.0.0.1:8000/v1", "kind": "openai", "model": "qwen3:0.6b"}},
         "options": {"rate": 0.8, "duration_s": 600, "cache": "warm", "slo": "ttft p95 < 2s, errors < 1%", "seed": 1},
         "workload": {"kind": "calls-zh", "cache": "warm", "seed": 1, "hash": "9f31c2e07a55d1be"},
-        "schedule_hash": "4be19c20f7a8",
+        "hashes": {"schedule": "4be19c20f7a8", "prompts": "77aa0e31b2c4"},
         "machine": {
             "processor": "Intel(R) Xeon(R) Platinum 8481C",
             "usable_cores": 2,
-            "memory_bytes": 8_232_083_456,
+            "memory_total_bytes": 8_232_083_456,
             "isa": ["avx512f", "avx512_vnni", "amx_int8"],
             "kernel": "6.8.0",
         },
@@ -259,10 +259,11 @@ def ladder_run() -> RecordedRun:
 
 def compare_run(*, effect: float = 0.92, pairs: int = 8) -> RecordedRun:
     """Return pairs of blocks of which B's take `effect` times as long."""
-    drivens, began, first = [], 0.0, 0
+    drivens, began, first, draw = [], 0.0, 0, random.Random(11)
     for number in range(1, pairs + 1):
         for side, factor in (("A", 1.0), ("B", effect)):
-            server = Server(prefill_s=0.0011 * factor, decode_s=0.045 * factor, slots=8)
+            noisy = factor * draw.uniform(0.96, 1.04)
+            server = Server(prefill_s=0.0011 * noisy, decode_s=0.045 * noisy, slots=8)
             arrivals = [began + each * 4.0 for each in range(8)]
             found = answered(arrivals, server, seed=number, segment=f"block {number} {side}", first=first)
             found = [replace(each, target=side, item=f"item-{place}") for place, each in enumerate(found)]

@@ -19,8 +19,6 @@ from qwenops.text import Text, say
 
 MOST_TABLES = 6
 """Parts whose percentiles are listed one by one."""
-SAME_TABLES = frozenset({"quick", "latency", "load", "locust"})
-"""Commands whose tables say what the sections of the report say with more detail."""
 TITLES: Mapping[str, Text] = {
     "quick": say("Quick test"),
     "latency": say("Latency"),
@@ -56,7 +54,15 @@ def report_page(run: RecordedRun) -> Page:
     return Page(
         title=_title(run),
         subtitle=_subtitle(run),
-        head=head.head_of(run, conclusion, overall(groups, summaries, slo), judged),
+        head=head.head_of(
+            head.Judged(
+                run=run,
+                conclusion=conclusion,
+                summary=overall(groups, summaries, slo),
+                slo=judged,
+                alike=len(groups) == 1,
+            )
+        ),
         sections=[section for section in sections if section.blocks],
         footer=say(
             "Made by `qwenops bench report` from the run's folder. Nothing in this page is fetched from anywhere."
@@ -123,7 +129,7 @@ def _result(run: RecordedRun, conclusion: Conclusion | None, judged: SloVerdict 
     if conclusion is not None:
         blocks += verb_blocks(run, conclusion)
         tables: list[Block] = [said_table(each) for each in conclusion.tables if each.rows]
-        same = run.manifest.get("verb") in SAME_TABLES and tables
+        same = run.manifest.get("verb") in head.COUNTED and tables
         blocks += [Details(summary=say("As the command printed it"), blocks=tables)] if same else tables
     return Section(title=say("Result"), anchor="result", blocks=blocks)
 

@@ -93,6 +93,12 @@ NAMES: Mapping[str, Text] = {
     "system": say("System"),
     "container": say("Container"),
     "fingerprint": say("Fingerprint"),
+    "virtual": say("Virtual time"),
+    "hashes.schedule": say("Fingerprint of the schedule"),
+    "hashes.prompts": say("Fingerprint of the prompts"),
+    "huge_pages": say("Huge pages"),
+    "cgroup_layout": say("Control groups"),
+    "numa_nodes": say("NUMA nodes"),
 }
 """What the facts are called that most readers look for; the others keep the names of the manifest."""
 

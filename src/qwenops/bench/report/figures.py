@@ -22,7 +22,8 @@ def seconds(value: float | None) -> str:
         return f"{int(value // 60)} min {value % 60:.0f} s"
     if size >= 1 or size == 0:
         return f"{ticks.number(value)} s"
-    return f"{ticks.number(value * 1000)} ms" if size >= 0.001 else f"{ticks.number(value * 1e6)} µs"  # noqa: PLR2004
+    small = size < 0.001  # noqa: PLR2004 -- a millisecond
+    return f"{ticks.number(value * 1e6)} µs" if small else f"{ticks.number(value * 1000)} ms"
 
 
 def percent(share: float | None) -> str:

@@ -1,12 +1,13 @@
 """What is seen first: the verdict in one sentence, what is to be doubted, and the few figures that matter most."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qwenops.bench.conclusion import Conclusion, Finding, Outcome, uncrossed
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.report.figures import NONE, percent, quantity, seconds
+from qwenops.bench.report.verbs import verb_tiles
 from qwenops.bench.slo import Decision, SloVerdict
 from qwenops.bench.stats import Summary
 from qwenops.bench.validity import Verdict
@@ -16,6 +17,8 @@ from qwenops.text import Text, say
 MANY_FAILURES = 0.05
 """From this share on, failures are what a run is about."""
 MOST_FINDINGS = 6
+COUNTED = frozenset({"quick", "latency", "load", "locust"})
+"""Commands whose result is what became of the requests."""
 _TONES = {
     Outcome.PASS: Tone.GOOD,
     Outcome.IMPROVED: Tone.GOOD,
@@ -32,16 +35,27 @@ _TONES = {
 _SEVERITIES = {"info": Tone.NOTE, "warning": Tone.WARNING, "error": Tone.BAD}
 
 
-def head_of(
-    run: RecordedRun, conclusion: Conclusion | None, summary: Summary | None, slo: SloVerdict | None
-) -> list[Block]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What the top of the page is made of."""
+
+    run: RecordedRun
+    conclusion: Conclusion | None
+    summary: Summary | None
+    """Over everything that was measured; None where nothing was."""
+    slo: SloVerdict | None
+    alike: bool
+    """Whether all of it was measured under one load, so that its latencies belong together."""
+
+
+def head_of(judged: Judged) -> list[Block]:
     """Return the blocks at the top of the page."""
-    blocks: list[Block] = [verdict(run, conclusion, summary, slo), *doubts(run, conclusion)]
-    if summary is not None:
-        blocks.append(tiles(run, conclusion, summary, slo))
-    own = own_sentences(run, conclusion)
-    blocks += [Paragraph(text=each) for each in (own[1:] if conclusion and conclusion.outcome in _TONES else own)]
-    return blocks
+    notice = verdict(judged)
+    blocks: list[Block] = [notice, *doubts(judged.run, judged.conclusion)]
+    if judged.summary is not None:
+        blocks.append(tiles(judged, judged.summary))
+    own = own_sentences(judged.run, judged.conclusion)
+    return [*blocks, *(Paragraph(text=each) for each in own if each != notice.text)]
 
 
 def own_sentences(run: RecordedRun, conclusion: Conclusion | None) -> list[str]:
@@ -54,8 +68,9 @@ def own_sentences(run: RecordedRun, conclusion: Conclusion | None) -> list[str]:
     return list(conclusion.sentences[warnings if "state" in run.summary else 0 :])
 
 
-def verdict(run: RecordedRun, conclusion: Conclusion | None, summary: Summary | None, slo: SloVerdict | None) -> Notice:
+def verdict(judged: Judged) -> Notice:
     """Return the one sentence that the page is about."""
+    run, conclusion, summary = judged.run, judged.conclusion, judged.summary
     found = validity_of(run)
     if found["verdict"] == Verdict.INVALID:
         reason = found["reasons"][0] if found["reasons"] else ""
@@ -64,10 +79,12 @@ def verdict(run: RecordedRun, conclusion: Conclusion | None, summary: Summary | 
     own = own_sentences(run, conclusion)
     if conclusion is not None and conclusion.outcome in _TONES and own:
         notice = Notice(tone=_TONES[conclusion.outcome], text=own[0], large=True)
+    elif own and run.manifest.get("verb") not in COUNTED:
+        notice = Notice(tone=Tone.NOTE, text=own[0], large=True)
     elif summary is None:
-        notice = Notice(tone=Tone.NOTE, text=own[0] if own else say("This run measured no request."), large=True)
+        notice = Notice(tone=Tone.NOTE, text=say("This run measured no request."), large=True)
     else:
-        notice = _of_objective(slo, summary) if slo else _of_counts(summary)
+        notice = _of_objective(judged.slo, summary) if judged.slo else _of_counts(summary)
     doubted = found["verdict"] == Verdict.SUSPECT or conclusion is None
     return replace(notice, tone=Tone.WARNING) if doubted and notice.tone is Tone.GOOD else notice
 
@@ -194,13 +211,16 @@ def _findings(findings: Sequence[Finding]) -> list[Block]:
     return [*notices[:MOST_FINDINGS], *more]
 
 
-def tiles(run: RecordedRun, conclusion: Conclusion | None, summary: Summary, slo: SloVerdict | None) -> Tiles:
-    """Return the headline figures."""
-    found = [_answered(summary), _latency(summary, "ttft", say("First token, median"))]
-    found += [_latency(summary, "e2e", say("Whole answer, median")), _tokens(summary), _rate(summary)]
-    if summary.rates.get("attainment") is not None:
-        found.insert(1, _attainment(summary, conclusion, slo))
-    found.append(_believed(run))
+def tiles(judged: Judged, summary: Summary) -> Tiles:
+    """Return the headline figures; those of latency only where one load was measured."""
+    found: list[Tile | None] = [_answered(summary)]
+    if judged.alike:
+        if summary.rates.get("attainment") is not None:
+            found.append(_attainment(summary, judged.conclusion, judged.slo))
+        found += [_latency(summary, "ttft", say("First token, median"))]
+        found += [_latency(summary, "e2e", say("Whole answer, median")), _tokens(summary), _rate(summary)]
+    found += verb_tiles(judged.conclusion.data if judged.conclusion else {})
+    found.append(_believed(judged.run))
     return Tiles(tiles=[tile for tile in found if tile is not None])
 
 

@@ -27,7 +27,7 @@ class Curve:
     """A figure of the host's samples."""
 
     key: str
-    title: Text
+    title: Text | str
     hue: int
     factor: float = 1.0
 
@@ -87,6 +87,24 @@ HOST = (
 )
 
 
+ENGINE = (
+    Look(
+        title=say("Requests in the engine, as it says"),
+        unit="",
+        curves=(
+            Curve(key="running_requests", title=say("Worked on"), hue=2),
+            Curve(key="waiting_requests", title=say("Waiting"), hue=1),
+        ),
+    ),
+    Look(
+        title=say("KV cache in use"),
+        unit="%",
+        curves=(Curve(key="kv_used_ratio", title="", hue=3, factor=100),),
+        always=False,
+    ),
+)
+
+
 def latency_figure(run: RecordedRun, findings: Sequence[Finding], rules: Mapping[str, Sequence[Rule]]) -> Figure | None:
     """Return latency over time with the host under it; None when nothing was answered."""
     records = [record for driven in run.drivens for record in driven.records if record.sent_ns is not None]
@@ -95,7 +113,7 @@ def latency_figure(run: RecordedRun, findings: Sequence[Finding], rules: Mapping
         return None
     limits = [*rules.get("ttft", ()), *rules.get("e2e", ())]
     panels = [Panel(y=Axis(title=say("Latency"), unit="s"), series=series, rules=limits, height=230)]
-    panels += _host_panels(run.host)
+    panels += _sampled(run.host, HOST)
     spans = [*_phases(run), *_gaps(run), *_found(findings)]
     return Figure(
         title=say("Latency over time, and what the machine did meanwhile"),
@@ -116,6 +134,7 @@ def load_figure(run: RecordedRun) -> Figure | None:
     ]
     if tokens := _tokens(records, edges):
         panels.insert(1, Panel(y=Axis(title=say("Tokens written"), unit="tok/s"), series=[tokens], height=110))
+    panels += _sampled(run.engine, ENGINE)
     return Figure(
         title=say("Load and throughput over time"),
         plot=Chart(x=_time(), panels=panels, spans=_gaps(run)),
@@ -197,12 +216,16 @@ def _found(findings: Sequence[Finding]) -> list[Span]:
     ]
 
 
-def _host_panels(samples: Sequence[Mapping[str, Any]]) -> list[Panel]:
+def _sampled(samples: Sequence[Mapping[str, Any]], looks: Sequence[Look]) -> list[Panel]:
     panels = []
-    for look in HOST:
+    for look in looks:
         series: list[Series] = []
         for curve in look.curves:
-            points = [(sample["at_ns"] / NS_PER_S, sample[curve.key]) for sample in samples if curve.key in sample]
+            points = [
+                (sample["at_ns"] / NS_PER_S, float(value))
+                for sample in samples
+                if isinstance(value := sample.get(curve.key), int | float)
+            ]
             if points:
                 x, y = zip(*points, strict=True)
                 series.append(Line(title=curve.title, x=x, y=[each * curve.factor for each in y], hue=curve.hue))

@@ -14,7 +14,7 @@ from qwenops.bench.record import Phase
 from qwenops.bench.report.figures import seconds
 from qwenops.bench.segment import ClosedLoop, Driven
 from qwenops.bench.stats import Summary, summarise
-from qwenops.page.document import Block, Figure
+from qwenops.page.document import Block, Figure, Tile
 from qwenops.page.plot import Axis, Band, Bar, Chart, Dots, Lane, Lanes, Line, Panel, Rule, Series
 from qwenops.page.ticks import number
 from qwenops.text import Text, say
@@ -33,6 +33,29 @@ def verb_blocks(run: RecordedRun, conclusion: Conclusion) -> list[Block]:
         startup_figure(data),
     )
     return [figure for figure in figures if figure is not None]
+
+
+def verb_tiles(data: Mapping[str, Any]) -> list[Tile]:
+    """Return the headline figures that belong to what the command found."""
+    found = []
+    if primary := data.get("primary"):
+        interval: Text | str = ""
+        if primary.get("low") is not None:
+            low, high = f"{primary['low'] - 1:+.1%}", f"{primary['high'] - 1:+.1%}"
+            interval = say("{low} to {high}", low=low, high=high)
+        name = say("{measure}, B against A", measure=primary["measure"])
+        found.append(Tile(name=name, value=f"{primary['ratio'] - 1:+.1%}", detail=interval))
+        found.append(Tile(name=say("Noise of a pair"), value=f"{primary['noise']:.1%}"))
+    if data.get("capacity_per_s") is not None:
+        low, high = number(data["capacity_low_per_s"]), number(data["capacity_high_per_s"])
+        interval = say("{low} to {high}", low=low, high=high)
+        found.append(
+            Tile(name=say("Objective kept up to"), value=f"{number(data['capacity_per_s'])} 1/s", detail=interval)
+        )
+        found.append(Tile(name=say("Advised"), value=f"{number(data['advised_per_s'])} 1/s"))
+    if data.get("knee_users") is not None:
+        found.append(Tile(name=say("Knee, in callers"), value=number(data["knee_users"])))
+    return found
 
 
 def comparison_figure(run: RecordedRun, data: Mapping[str, Any]) -> Figure | None:
@@ -200,9 +223,6 @@ def startup_figure(data: Mapping[str, Any]) -> Figure | None:
     return Figure(
         title=say("The phases of every start"),
         plot=Lanes(x=Axis(title=say("Time since the start"), unit="s", low=0.0), lanes=lanes),
-        caption=say(
-            "Colours from the left: until it runs, until it listens, until it is ready, until its first token."
-        ),
     )
 
 

@@ -11,10 +11,16 @@ programs=(
   unshare:util-linux   # tests/infra: a namespace of control groups, as a container has
 )
 
+# tests/page and tests/bench/report open their pages in a browser, and look at Chinese in it.
+have_browser() { command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null; }
+have_chinese() { [ -n "$(fc-list :lang=zh family 2> /dev/null || true)" ]; }
+
 missing=()
 for each in "${programs[@]}"; do
   command -v "${each%%:*}" > /dev/null || missing+=("${each##*:}")
 done
+have_browser || missing+=(chromium)
+have_chinese || missing+=(fontconfig fonts-noto-cjk)
 if [ "${#missing[@]}" -eq 0 ]; then
   echo "All programs of the infrastructure tests are here."
   exit 0
@@ -44,4 +50,6 @@ fi
 for each in "${programs[@]}"; do
   command -v "${each%%:*}" > /dev/null || { echo "install_infra: ${each%%:*} is still missing after installing ${each##*:}." >&2; exit 1; }
 done
+have_browser || { echo "install_infra: there is still no browser after installing chromium." >&2; exit 1; }
+have_chinese || { echo "install_infra: there are still no Chinese fonts after installing fonts-noto-cjk." >&2; exit 1; }
 echo "Done."

@@ -1,0 +1,541 @@
+"""`bench stress`: more and more callers, up to saturation and past it, then whether the server recovers.
+
+    alone       a few requests, one at a time: how long they take when nobody else is there
+    ladder      1, 2, 4, 8, ... callers, until two steps in a row bring nothing more or the server breaks
+    steady      an open loop at 80 % of the best step: does it keep up when callers do not wait?
+    overload    an open loop at 150 % with a bounded backlog, then one request at a time until the time to first token
+                is again what it was alone
+
+What the server did meanwhile is told: shed, cut, restarted, ended, killed for lack of memory. With limits the server is
+started here, once for each, and the knees stand side by side.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from qwenops.bench.conclusion import Conclusion, Finding, Outcome, Table
+from qwenops.bench.definitions import ttft_s
+from qwenops.bench.knee import Knee, Level, fit_knee, level_of
+from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.run import Run
+from qwenops.bench.schedule import arrivals
+from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.bench.spawned import SpawnedServer, spawned_server
+from qwenops.bench.startup import Launch
+from qwenops.bench.stats import summarise
+from qwenops.bench.under import Counted, LimitedGroup, Limits, limited
+from qwenops.errors import CommandError, ConfigError, DeadlineError
+from qwenops.options import show_bytes
+from qwenops.statistics.special import t_quantile
+from qwenops.text import Text, say
+
+NS_PER_S = 1_000_000_000
+MOST_USERS = 512
+STEADY_SHARE, OVERLOAD_SHARE = 0.8, 1.5
+_ALONE_REQUESTS = 6
+_ROUNDS = 12
+"""How many answers of one caller a step lasts, within the bounds below."""
+_SHORTEST_STEP_S, _LONGEST_STEP_S = 5.0, 120.0
+_GAIN = 1.05
+_BROKEN_SHARE = 0.5
+_RECOVERY_REQUESTS = 12
+_KEEPS_UP = 0.9
+_CONFIDENCE = 0.99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steady:
+    """How the server did in the open loop below its best."""
+
+    rate_per_s: float
+    completed_per_s: float
+    dropped: int
+    ttft_s: float | None
+    """Its median."""
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether it answered as fast as it was asked."""
+        return not self.dropped and self.completed_per_s >= _KEEPS_UP * self.rate_per_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What came after the overload."""
+
+    drained_s: float
+    """From the end of the overload until the last answer to it."""
+    recovered_s: float | None
+    """Until a request took as long to its first token as alone; None when none did."""
+    dropped: int
+    """Requests of the overload that were not sent, because the backlog had its bound."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Climb:
+    """Everything about one server."""
+
+    name: str
+    """Of its limits; empty for the target as it is."""
+    unloaded_s: float | None = None
+    """The longest time to first token that is usual alone."""
+    alone_s: float | None = None
+    """Mean time of a whole answer, alone."""
+    levels: list[Level] = field(default_factory=list)
+    knee: Knee | None = None
+    steady: Steady | None = None
+    recovery: Recovery | None = None
+    findings: list[Finding] = field(default_factory=list)
+    counted: Counted | None = None
+    failure: Text | None = None
+    """Why there is nothing else."""
+
+    @property
+    def best(self) -> Level | None:
+        """The step with the highest throughput."""
+        return max(self.levels, key=lambda level: level.per_s, default=None)
+
+
+async def stress(
+    run: Run, *, users: Sequence[int] = (), launch: Launch | None = None, under: Sequence[Limits] = ()
+) -> Conclusion:
+    """Climb the ladder against the target, or against a server that is started under each of the limits.
+
+    Args:
+        run: The measurement; its target has the empty name where nothing is launched.
+        users: Steps of the ladder; doubling from 1 without.
+        launch: How to start the server.
+        under: Limits to start it under; without any it is started as it is.
+
+    Raises:
+        ConfigError: There are limits and nothing to start.
+        MissingPartError: Limits cannot be set here.
+    """
+    if under and launch is None:
+        raise ConfigError(
+            say("A server that runs already cannot be limited."),
+            hint=say("Give the command that starts it as the target, with {port} for its port."),
+        )
+    if any(each < 1 for each in users):
+        raise ConfigError(say("The ladder has a step without callers."), hint=say("Give numbers from 1."))
+    steps = tuple(sorted(set(users)))
+    climbs: list[Climb] = []
+    if launch is None:
+        climbs.append(await _climb(run, Climb(name=""), steps, "", lambda: None))
+    else:
+        for limits in under or (None,):
+            if run.interrupted:
+                break
+            climbs.append(await _climb_limited(run, launch, limits, steps))
+    return _conclude(climbs, interrupted=run.interrupted)
+
+
+async def _climb_limited(run: Run, launch: Launch, limits: Limits | None, steps: Sequence[int]) -> Climb:
+    """Start the server under limits, climb, and count what the kernel did to it."""
+    climb = Climb(name=limits.text if limits else say("as it is"))
+    if limits is None:
+        await _climb_started(run, replace(launch, under=None), climb, steps, None)
+        return climb
+    with limited(limits) as group:
+        await _climb_started(run, replace(launch, under=group), climb, steps, group)
+        climb.counted = group.usage()
+    if climb.counted.oom_kills:
+        text = say("{name}: the kernel killed the server for lack of memory.", name=climb.name)
+        climb.findings.append(Finding(text=text, severity="error"))
+    return climb
+
+
+async def _climb_started(
+    run: Run, launch: Launch, climb: Climb, steps: Sequence[int], group: LimitedGroup | None
+) -> None:
+    """Start the server and climb; one that does not start is told with its last words."""
+    try:
+        async with spawned_server(
+            launch.argv,
+            url=launch.url,
+            ready=launch.ready,
+            timeout_s=launch.timeout_s,
+            under=launch.under,
+            env=launch.env,
+            clock=run.clock,
+        ) as server:
+            target = replace(await launch.open_target(server.url), process_ids=lambda: (server.pid,))
+            run.targets = {**run.targets, climb.name: target}
+            try:
+                await _climb(run, climb, steps, climb.name, lambda: _ended(server, group))
+            finally:
+                await target.engine.aclose()
+    except (CommandError, DeadlineError) as error:
+        climb.failure = say("{name}: the server did not start: {why}", name=climb.name, why=error.message)
+
+
+def _ended(server: SpawnedServer, group: LimitedGroup | None) -> Text | None:
+    """Say how a server that was started here has ended; None while it runs."""
+    if server.alive():
+        return None
+    if group is not None and group.usage().oom_kills:
+        return say("the server was killed for lack of memory")
+    return say("the server ended; its last words: {words}", words=server.tail()[-300:])
+
+
+@dataclass(slots=True, kw_only=True)
+class _Watched:
+    """A run's segments against one server, and what is noticed about it in between."""
+
+    run: Run
+    climb: Climb
+    target: str
+    ended: Callable[[], Text | None]
+    process_ids: tuple[int, ...]
+    num_sent: int = 0
+    gone: bool = False
+
+    async def drive(self, segment: Segment) -> Driven:
+        """Send a segment and note what happened to the server."""
+        named = f"{self.target}: {segment.name}" if self.target else segment.name
+        driven = await self.run.drive(
+            replace(segment, name=named, first_item=self.num_sent), self.target, overload=True
+        )
+        self.num_sent += len(driven.records) + driven.dropped
+        self._note(driven)
+        return driven
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to send."""
+        return self.gone or self.run.interrupted
+
+    def _note(self, driven: Driven) -> None:
+        at = {"from_ns": driven.began_ns, "to_ns": driven.ended_ns}
+        where = driven.segment.name
+        if (why := self.ended()) is not None:
+            self.gone = True
+            text = say("At {where}: {why}.", where=where, why=why)
+            self.climb.findings.append(Finding(text=text, severity="error", **at))
+        now = self.run.targets[self.target].process_ids()
+        if self.process_ids and now and not set(now) & set(self.process_ids):
+            text = say("At {where}: the server was restarted.", where=where)
+            self.climb.findings.append(Finding(text=text, severity="error", **at))
+        self.process_ids = now or self.process_ids
+        for failures, sentence in _NOTICES:
+            count = sum(each.failure in failures for each in driven.records)
+            if count:
+                text = sentence(where, count, len(driven.records))
+                self.climb.findings.append(Finding(text=text, severity="warning", **at))
+
+
+def _shed(where: str, count: int, total: int) -> Text:
+    return say("At {where}: {count} of {total} requests were shed (429 or 503).", where=where, count=count, total=total)
+
+
+def _cut(where: str, count: int, total: int) -> Text:
+    return say("At {where}: {count} of {total} requests lost their connection.", where=where, count=count, total=total)
+
+
+def _late(where: str, count: int, total: int) -> Text:
+    return say("At {where}: {count} of {total} requests took too long.", where=where, count=count, total=total)
+
+
+def _failed(where: str, count: int, total: int) -> Text:
+    return say("At {where}: {count} of {total} requests failed.", where=where, count=count, total=total)
+
+
+_NOTICES: tuple[tuple[frozenset[Failure], Callable[[str, int, int], Text]], ...] = (
+    (frozenset({Failure.SHED}), _shed),
+    (frozenset({Failure.CONNECT, Failure.CUT}), _cut),
+    (frozenset({Failure.TIMEOUT}), _late),
+    (frozenset({Failure.FAILED, Failure.MALFORMED, Failure.EMPTY, Failure.REJECTED}), _failed),
+)
+
+
+async def _climb(run: Run, climb: Climb, steps: Sequence[int], target: str, ended: Callable[[], Text | None]) -> Climb:
+    """Do all parts against one server."""
+    watched = _Watched(run=run, climb=climb, target=target, ended=ended, process_ids=run.targets[target].process_ids())
+    warmup = run.options.warmup if run.options.warmup is not None else 1
+    if warmup:
+        await watched.drive(Segment(name="warm-up", load=ClosedLoop(users=1, requests=warmup), phase=Phase.WARMUP))
+    alone = await watched.drive(Segment(name="alone", load=ClosedLoop(users=1, requests=_ALONE_REQUESTS)))
+    climb.alone_s = level_of(alone, 1).residence_s
+    if watched.over or climb.alone_s is None:
+        return climb
+    step_s = run.options.duration_s or min(max(_ROUNDS * climb.alone_s, _SHORTEST_STEP_S), _LONGEST_STEP_S)
+    first = await _ladder(watched, steps, step_s)
+    climb.unloaded_s = usual_bound([*alone.records, *first])
+    climb.knee = fit_knee(climb.levels, seed=run.options.seed)
+    best = climb.best
+    if watched.over or best is None or not best.per_s:
+        return climb
+    backlog = max(4, 2 * math.ceil(climb.knee.knee_users.value if climb.knee else best.users))
+    await _steady(watched, STEADY_SHARE * best.per_s, 2 * step_s, 2 * backlog)
+    if not watched.over:
+        await _overload(watched, OVERLOAD_SHARE * best.per_s, step_s, backlog)
+    return climb
+
+
+async def _ladder(watched: _Watched, steps: Sequence[int], step_s: float) -> Sequence[RequestRecord]:
+    """Take the steps; return the records of one caller."""
+    best_per_s, idle_steps = 0.0, 0
+    one: Sequence[RequestRecord] = ()
+    for users in steps or (1 << number for number in range(MOST_USERS.bit_length())):
+        driven = await watched.drive(Segment(name=f"users={users}", load=ClosedLoop(users=users), duration_s=step_s))
+        level = level_of(driven, users)
+        if level.sent:
+            watched.climb.levels.append(level)
+        one = driven.records if users == 1 else one
+        idle_steps = 0 if level.per_s > _GAIN * best_per_s else idle_steps + 1
+        best_per_s = max(best_per_s, level.per_s)
+        broken = level.failed > _BROKEN_SHARE * level.sent
+        if watched.over or broken or (not steps and idle_steps >= 2):  # noqa: PLR2004 -- one may be chance
+            break
+    return one
+
+
+def usual_bound(records: Sequence[RequestRecord]) -> float | None:
+    """Return what the time to first token of another request would not exceed alone (99 %); None without any."""
+    times = [value for each in records if each.failure is None and (value := ttft_s(each)) is not None]
+    if not times:
+        return None
+    mean = sum(times) / len(times)
+    if len(times) < 3:  # noqa: PLR2004 -- no spread that means anything
+        return 1.5 * max(times)
+    deviation = math.sqrt(sum((each - mean) ** 2 for each in times) / (len(times) - 1))
+    reach = t_quantile(_CONFIDENCE, len(times) - 1) * deviation * math.sqrt(1.0 + 1.0 / len(times))
+    return max(mean + reach, 1.05 * mean, *times)
+
+
+def _open(name: str, rate_per_s: float, seconds: float, most: int, seed: int) -> Segment:
+    offsets = arrivals("poisson", rate_per_s, duration_s=seconds, seed=seed)
+    return Segment(name=name, load=OpenLoop(offsets_ns=offsets), duration_s=seconds, max_in_flight=most)
+
+
+async def _steady(watched: _Watched, rate_per_s: float, seconds: float, most: int) -> None:
+    driven = await watched.drive(_open("steady", rate_per_s, seconds, most, watched.run.options.seed))
+    if not driven.records:
+        return
+    summary = summarise(driven)
+    ttft = summary.distributions.get("ttft")
+    watched.climb.steady = Steady(
+        rate_per_s=len(driven.records) * NS_PER_S / driven.window_ns if driven.window_ns else rate_per_s,
+        completed_per_s=summary.rates.get("completed_rate") or 0.0,
+        dropped=driven.dropped,
+        ttft_s=ttft.p50.value if ttft else None,
+    )
+
+
+async def _overload(watched: _Watched, rate_per_s: float, seconds: float, most: int) -> None:
+    driven = await watched.drive(_open("overload", rate_per_s, seconds, most, watched.run.options.seed + 1))
+    end_ns = driven.began_ns + driven.window_ns
+    if watched.over:
+        return
+    after = await watched.drive(
+        Segment(name="recovery", load=ClosedLoop(users=1, requests=_RECOVERY_REQUESTS), phase=Phase.RECOVERY)
+    )
+    bound_s = watched.climb.unloaded_s
+    first = next(
+        (each for each in after.records if (value := ttft_s(each)) is not None and bound_s and value <= bound_s), None
+    )
+    drained_s = max(0, driven.ended_ns - end_ns) / NS_PER_S
+    watched.climb.recovery = Recovery(
+        drained_s=drained_s,
+        recovered_s=None if first is None or first.sent_ns is None else max(0, first.sent_ns - end_ns) / NS_PER_S,
+        dropped=driven.dropped,
+    )
+
+
+def _conclude(climbs: Sequence[Climb], *, interrupted: bool) -> Conclusion:
+    sentences = [each for climb in climbs for each in _sentences(climb)]
+    if interrupted:
+        sentences.append(say("Interrupted: these are the figures so far."))
+    tables = [_levels_table(climb) for climb in climbs if climb.levels]
+    if len(climbs) > 1 or any(climb.name for climb in climbs):
+        tables.insert(0, _limits_table(climbs))
+    first = climbs[0] if len(climbs) == 1 else None
+    data: dict[str, Any] = {"climbs": [_plain(climb) for climb in climbs], "interrupted": interrupted}
+    if first is not None and first.knee is not None:
+        data |= {"usl": _plain_knee(first.knee), "knee_users": first.knee.knee_users.value}
+    return Conclusion(
+        outcome=Outcome.DONE,
+        sentences=tuple(sentences) or (say("Nothing was measured."),),
+        tables=tuple(tables),
+        findings=tuple(each for climb in climbs for each in climb.findings),
+        data=data,
+    )
+
+
+def _sentences(climb: Climb) -> list[Text]:
+    if climb.failure is not None:
+        return [climb.failure]
+    best, knee = climb.best, climb.knee
+    if best is None:
+        return (
+            [say("{name}: no request was answered.", name=climb.name)]
+            if climb.name
+            else [say("No request was answered.")]
+        )
+    most = say("At most {rate:.3g} answers/s, with {users} callers.", rate=best.per_s, users=best.users)
+    found = [say("{name}: {what}", name=climb.name, what=most) if climb.name else most]
+    if knee is not None:
+        found.append(
+            say(
+                "The knee is at {users:.1f} callers ({low:.1f} to {high:.1f}): with more, they mostly wait.",
+                users=knee.knee_users.value,
+                low=knee.knee_users.interval.low,
+                high=knee.knee_users.interval.high,
+            )
+        )
+        if math.isfinite(knee.peak_users.value) and knee.peak_users.value < best.users * 4:
+            found.append(say("Beyond {peak:.0f} callers it becomes slower.", peak=knee.peak_users.value))
+    if climb.steady is not None:
+        found.append(_steady_sentence(climb.steady))
+    if climb.recovery is not None:
+        found.append(_recovery_sentence(climb.recovery, climb.unloaded_s))
+    unsteady = [str(level.users) for level in climb.levels if not level.steady]
+    if unsteady:
+        found.append(
+            say(
+                "Little's law is missed by 5 % or more with {users} callers: those steps were too short, "
+                "or the server changed meanwhile.",
+                users=", ".join(unsteady),
+            )
+        )
+    return found
+
+
+def _steady_sentence(steady: Steady) -> Text:
+    if steady.keeps_up:
+        return say("Callers that do not wait: it keeps up with {rate:.3g} requests/s.", rate=steady.rate_per_s)
+    return say(
+        "Callers that do not wait: it does not keep up with {rate:.3g} requests/s "
+        "({done:.3g}/s done, {dropped} not sent).",
+        rate=steady.rate_per_s,
+        done=steady.completed_per_s,
+        dropped=steady.dropped,
+    )
+
+
+def _recovery_sentence(recovery: Recovery, bound_s: float | None) -> Text:
+    if recovery.recovered_s is None:
+        return say(
+            "After an overload it had not recovered when {number} more requests were answered.",
+            number=_RECOVERY_REQUESTS,
+        )
+    return say(
+        "After an overload it was itself again in {seconds:.1f} s (TTFT below {bound:.3g} s, as alone).",
+        seconds=recovery.recovered_s,
+        bound=bound_s or 0.0,
+    )
+
+
+def _levels_table(climb: Climb) -> Table:
+    return Table(
+        title=say("Callers: {name}", name=climb.name) if climb.name else say("Callers"),
+        headings=(
+            say("callers"),
+            say("answers/s"),
+            say("+/-"),
+            say("by the law"),
+            say("time of an answer (s)"),
+            say("Little's law off by"),
+            say("failed"),
+        ),
+        rows=tuple(
+            (
+                level.users,
+                float(f"{level.per_s:.4g}"),
+                float(f"{1.96 * level.error:.2g}"),
+                None if climb.knee is None else float(f"{climb.knee.at(level.users):.4g}"),
+                None if level.residence_s is None else float(f"{level.residence_s:.4g}"),
+                None if level.little_error is None else f"{level.little_error:.1%}",
+                level.failed,
+            )
+            for level in climb.levels
+        ),
+    )
+
+
+def _limits_table(climbs: Sequence[Climb]) -> Table:
+    """Show what each limit makes of the server, side by side."""
+    return Table(
+        title=say("Limits side by side"),
+        headings=(
+            say("limits"),
+            say("answers/s"),
+            say("knee (callers)"),
+            say("answer alone (s)"),
+            say("itself again after (s)"),
+            say("most memory"),
+            say("throttled (s)"),
+            say("killed for memory"),
+        ),
+        rows=tuple(_limits_row(climb) for climb in climbs),
+    )
+
+
+def _limits_row(climb: Climb) -> tuple[str | int | float | None, ...]:
+    counted = climb.counted or Counted()
+    best = climb.best
+    recovered_s = climb.recovery.recovered_s if climb.recovery else None
+    return (
+        climb.name,
+        None if best is None else float(f"{best.per_s:.4g}"),
+        None if climb.knee is None else round(climb.knee.knee_users.value, 1),
+        None if climb.alone_s is None else float(f"{climb.alone_s:.4g}"),
+        None if recovered_s is None else round(recovered_s, 1),
+        None if counted.peak_memory_bytes is None else show_bytes(counted.peak_memory_bytes),
+        None if counted.throttled_s is None else round(counted.throttled_s, 1),
+        counted.oom_kills,
+    )
+
+
+def _plain(climb: Climb) -> dict[str, Any]:
+    """Return a climb for scripts."""
+    counted, steady, recovery = climb.counted, climb.steady, climb.recovery
+    return {
+        "limits": str(climb.name),
+        "failure": climb.failure,
+        "alone_s": climb.alone_s,
+        "unloaded_ttft_s": climb.unloaded_s,
+        "levels": [
+            {
+                "users": level.users,
+                "per_s": level.per_s,
+                "error": level.error,
+                "residence_s": level.residence_s,
+                "little_error": level.little_error,
+                "failed": level.failed,
+            }
+            for level in climb.levels
+        ],
+        "usl": None if climb.knee is None else _plain_knee(climb.knee),
+        "steady": steady
+        and {
+            "rate_per_s": steady.rate_per_s,
+            "completed_per_s": steady.completed_per_s,
+            "dropped": steady.dropped,
+            "keeps_up": steady.keeps_up,
+        },
+        "recovery": recovery
+        and {"drained_s": recovery.drained_s, "recovered_s": recovery.recovered_s, "dropped": recovery.dropped},
+        "oom_kills": counted and counted.oom_kills,
+        "throttled_s": counted and counted.throttled_s,
+        "peak_memory_bytes": counted and counted.peak_memory_bytes,
+    }
+
+
+def _plain_knee(knee: Knee) -> dict[str, Any]:
+    """Return the law for scripts; what is infinite is None, because JSON knows no infinity."""
+    named = {
+        "one_per_s": knee.one_per_s,
+        "contention": knee.contention,
+        "coherence": knee.coherence,
+        "most_per_s": knee.most_per_s,
+        "peak_users": knee.peak_users,
+        "knee_users": knee.knee_users,
+    }
+    found: dict[str, Any] = {"misfit": knee.misfit}
+    for name, figure in named.items():
+        for suffix, value in (("", figure.value), ("_low", figure.interval.low), ("_high", figure.interval.high)):
+            found[name + suffix] = value if math.isfinite(value) else None
+    return found

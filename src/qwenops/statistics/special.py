@@ -74,6 +74,8 @@ def t_cdf(t: float, degrees: float) -> float:
     """Return the probability that Student's t with so many degrees of freedom is at most `t`."""
     if math.isinf(t):
         return 0.0 if t < 0 else 1.0
+    if abs(t) < 1:  # the tail is no smaller than the middle, and the middle is more exact
+        return 0.5 + math.copysign(0.5, t) * beta_cdf(t * t / (degrees + t * t), 0.5, degrees / 2)
     tail = 0.5 * beta_cdf(degrees / (degrees + t * t), degrees / 2, 0.5)
     return tail if t < 0 else 1.0 - tail
 

@@ -205,7 +205,8 @@ class _Start:
 def _runs(pid: int) -> bool:
     """Whether a process has become the program that it was started for."""
     with contextlib.suppress(OSError):
-        return _GUARD_WORD not in Path("/proc", str(pid), "cmdline").read_bytes()
+        said = Path("/proc", str(pid), "cmdline").read_bytes()
+        return bool(said) and _GUARD_WORD not in said  # it is empty for a moment while a program takes over
     return True  # gone, or a system without /proc
 
 

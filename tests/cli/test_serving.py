@@ -25,6 +25,7 @@ from tests.cli.conftest import Run
 
 PROGRAM = [sys.executable, "-m", "qwenops"]
 FAKE = ["random:tiny", "--engine", "fake"]
+BRIEFLY = {"QWENOPS_BENCH_DURATION_S": "1s"}
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -297,10 +298,12 @@ def test_a_chat_goes_on_until_the_user_leaves(stocked_home: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_answers_nine_requests_and_leaves_nothing_running(qwenops: Run, stocked_home: Path) -> None:
     home = {"QWENOPS_HOME": str(stocked_home)}
-    ran = qwenops("demo", "--model", *FAKE, "--json", **home)
+    ran = qwenops("demo", "--model", *FAKE, "--json", **home, **BRIEFLY)
     assert ran.code == 0, ran.err
     data = json.loads(ran.out)
     assert len(data["requests"]) == 9
+    assert data["load"]["segments"][0]["counts"]["ok"] > 0
+    assert Path(data["report"]).is_file()
     assert all(0 < each["completion_tokens"] <= 64 for each in data["requests"])
     assert all(0 < each["ttft_s"] <= each["total_s"] for each in data["requests"])
     assert data["api_memory_bytes"] > 10 * 2**20
@@ -310,9 +313,10 @@ def test_the_demo_answers_nine_requests_and_leaves_nothing_running(qwenops: Run,
 
 @pytest.mark.slow
 def test_the_demo_shows_a_table_and_where_to_go_next_in_chinese_too(qwenops: Run, stocked_home: Path) -> None:
-    ran = qwenops("--lang", "zh", "demo", "--model", *FAKE, QWENOPS_HOME=str(stocked_home))
+    ran = qwenops("--lang", "zh", "demo", "--model", *FAKE, QWENOPS_HOME=str(stocked_home), **BRIEFLY)
     assert ran.code == 0, ran.err
     assert "TTFT" in ran.out
+    assert "report.html" in ran.out
     assert "token/秒" in ran.out
     assert "你好，请介绍一下你自己。" in ran.err
     assert "qwenops serve qwen3:0.6b" in ran.err
@@ -325,6 +329,7 @@ def test_the_demo_works_for_who_has_keys_and_settings_and_leaves_them_alone(stoc
     home.mkdir()
     (home / "models").symlink_to(stocked_home / "models")
     users = environment(home, QWENOPS_SERVE_KEYS_METRICS="key", QWENOPS_API_KEYS="qo-" + "a" * 40)
+    users |= {**BRIEFLY, "QWENOPS_BENCH_FOLDER": str(tmp_path / "runs")}
     made = subprocess.run([*PROGRAM, "keys", "create", "mine"], env=users, capture_output=True, check=False, timeout=30)
     assert made.returncode == 0, made.stderr
     before = (home / "keys.sqlite").read_bytes()

@@ -87,7 +87,8 @@ def test_both_readmes_give_the_same_commands() -> None:
 
 def test_no_command_of_the_readme_is_left_untried() -> None:
     tried = re.compile(
-        r"make (demo|test)|\.venv/bin/qwenops (doctor|serve qwen3:0\.6b)|curl http://127\.0\.0\.1:8000/.*"
+        r"make (demo|test)|\.venv/bin/qwenops (doctor|serve qwen3:0\.6b|bench quick http://127\.0\.0\.1:8000)|"
+        r"curl http://127\.0\.0\.1:8000/.*"
     )
     assert [each for each in commands("README.md") if not tried.fullmatch(each)] == []
 
@@ -97,6 +98,9 @@ def test_make_demo_runs_and_leaves_nothing_running(environ: dict[str, str]) -> N
     done = shell("make demo", environ, timeout_s=500)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "TTFT" in done.stdout
+    (report,) = re.findall(r"^Report: (.*report\.html)$", done.stdout, re.MULTILINE)
+    assert (ROOT / report).is_file()
+    shutil.rmtree((ROOT / report).parent)
     assert json.loads(shell(".venv/bin/qwenops ps --json", environ).stdout)["servers"] == []
 
 
@@ -119,3 +123,13 @@ def test_the_served_model_answers_the_readmes_curl(request: pytest.FixtureReques
             here = command.replace("http://127.0.0.1:8000", served).replace("qwen3:0.6b", MODEL)
             answer = json.loads(shell(here.replace("curl ", "curl -sS --max-time 120 ", 1), environ).stdout)
             assert answer["choices"][0]["message"]["content"]
+
+
+def test_the_served_model_is_measured_as_the_readme_says(served: str, environ: dict[str, str], tmp_path: Path) -> None:
+    command = next(each for each in commands("README.md") if " bench " in each)
+    here = command.replace("http://127.0.0.1:8000", f"{served} --max-tokens 16 --json --runs {tmp_path}")
+    done = shell(here, environ)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["outcome"] == "done"
+    assert Path(told["report"]).is_file()

@@ -387,7 +387,7 @@ async def _served(terminal: Terminal, file: str) -> AsyncIterator[str]:
     """Serve what a configuration file says, on a free port of this machine, and yield the address."""
     from qwenops.bench.spawned import spawned_server
 
-    if not Path(file).is_file():
+    if not await asyncio.to_thread(Path(file).is_file):
         raise ConfigError(
             say("There is no configuration file {path}.", path=file),
             hint=say("`qwenops config init` writes one with every option and its default."),

@@ -34,7 +34,8 @@ DEFAULT_MODEL = "random:0.6b"
     cls=Verb,
     help=say(
         "See all of it work. Converts a model, starts the real server on a free port of this machine, asks it three "
-        "prompts and six calls over HTTP, and prints what that took. Nothing is left running; the model stays in the "
+        "prompts and six calls over HTTP, measures it with four callers, and prints what that took and where the page "
+        "of the measurement is. Nothing is left running; the model stays in the "
         "store. Without --model the weights are random, of the true shape of Qwen3-0.6B, and no hub is contacted."
     ),
     examples=(
@@ -64,7 +65,7 @@ def demo(ctx: click.Context, /, model: str, *, as_json: bool) -> None:
 
 async def perform(model: str, made: "Settings", stage: "Stage") -> tuple["Prepared", "Outcome"]:
     """Prepare the model here, so that its progress can be seen; then serve it from a process of its own."""
-    from qwenops.deploy.demo import server_argv, server_environ, show_serving
+    from qwenops.deploy.demo import load_options, server_argv, server_environ, show_serving
 
     terminal = stage.terminal
     with stage.progress() as report:
@@ -73,7 +74,8 @@ async def perform(model: str, made: "Settings", stage: "Stage") -> tuple["Prepar
     argv = server_argv(model, engine=made.model.engine, scheme=made.model.scheme)
     with tempfile.TemporaryDirectory(prefix="qwenops-demo-") as folder:
         environ = server_environ(terminal.environ, Path(folder)) | {"QWENOPS_LANG": terminal.language}
-        outcome = await show_serving(argv, environ, Path(folder) / "server.log", stage)
+        log = Path(folder) / "server.log"
+        outcome = await show_serving(argv, environ, log, stage, load_options(made.bench))
     return prepared, outcome
 
 
@@ -168,6 +170,10 @@ class Stage:
             (say("Start until ready"), _seconds(outcome.load_s)),
         ]
         self.terminal.show_facts([(self.terminal.said(name), self.terminal.said(value)) for name, value in facts])
+        self.terminal.show()
+        for sentence in outcome.load.sentences:
+            self.terminal.show(sentence)
+        self.terminal.show(say("Report: {path}", path=outcome.report))
 
     def _row(self, answer: "Answer") -> tuple[str, ...]:
         return (
@@ -187,6 +193,7 @@ class Stage:
         steps = [
             (f"{program} serve qwen3:0.6b", say("the published model, at http://127.0.0.1:8000")),
             (f'{program} run qwen3:0.6b "…"', say("one answer on this terminal")),
+            (f"{program} bench quick URL", say("how fast any server is")),
             (f"{program} doctor", say("what this machine can do, and what to mend")),
             (f"{program} rm {model}", say("give the disk space back")),
         ]
@@ -217,6 +224,8 @@ def as_data(model: str, made: "Settings", prepared: "Prepared", outcome: "Outcom
         "api_memory_bytes": outcome.api_memory_bytes,
         "engine_memory_bytes": outcome.engine_memory_bytes,
         "calls_tokens_per_s": round(outcome.calls_tokens_per_s, 2),
+        "load": outcome.load.data,
+        "report": str(outcome.report),
         "requests": [
             {
                 "name": str(answer.question.name),

@@ -1,6 +1,7 @@
 """The demo: a real server, started as anyone would start it, answers real requests over HTTP and is measured.
 
-    weights, int8 ──> child: qwenops serve ──> wait until ready ──> three prompts ──> six calls at once ──> stop
+    weights, int8 ──> child: qwenops serve ──> wait until ready ──> three prompts ──> six calls at once
+                                                                           stop <── four callers, measured by bench
 
 Nothing here prints. What happens is told to an `Audience`, which the command line owns. The clock stands around the
 chunks that arrive over HTTP, so the first token's time is what a client would see.
@@ -17,6 +18,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from qwenops.bench.conclusion import Conclusion
+from qwenops.bench.options import BenchOptions
 from qwenops.command import DEVNULL, Spawned, spawn
 from qwenops.errors import DeadlineError, EngineError, QwenOpsError
 from qwenops.serve.runfile import run_folder, running
@@ -39,6 +42,9 @@ START_TIMEOUT_S = 600.0
 ANSWER_TIMEOUT_S = 300.0
 STOP_GRACE_S = 20.0
 POLL_S = 0.2
+LOAD_USERS = 4
+LOAD_S = 10.0
+CALIBRATE_S = 1.0
 TAIL_LINES = 5
 ERROR_MARKS = ("Error: ", "错误：")
 """How the command line begins its last message, in either language."""
@@ -84,6 +90,10 @@ class Outcome:
     engine_memory_bytes: int
     model: Mapping[str, Any]
     """What the server says about its model."""
+    load: Conclusion
+    """Of the load that ended it."""
+    report: Path
+    """The page of that load."""
 
 
 class Audience(Protocol):
@@ -150,7 +160,7 @@ def server_environ(environ: Mapping[str, str], folder: Path) -> dict[str, str | 
 
 
 async def show_serving(
-    argv: Sequence[str], environ: Mapping[str, str | None], log: Path, audience: Audience
+    argv: Sequence[str], environ: Mapping[str, str | None], log: Path, audience: Audience, load: BenchOptions
 ) -> Outcome:
     """Start the server, ask it everything, stop it, and return what was measured.
 
@@ -159,6 +169,7 @@ async def show_serving(
         environ: What is set on top of this process's environment; see `server_environ`.
         log: Where what it prints is kept; its end is in the error when it fails.
         audience: Is told what happens.
+        load: How it is measured in the end; see `load_options`.
 
     Raises:
         EngineError: The server ended, or said that it cannot serve.
@@ -167,12 +178,14 @@ async def show_serving(
     with log.open("wb") as sink, spawn(argv, env=environ, stdin=DEVNULL, stdout=sink, stderr=sink) as server:
         try:
             folder = run_folder({name: value for name, value in environ.items() if value is not None})
-            return await _ask_everything(server, folder, log, audience)
+            return await _ask_everything(server, folder, log, audience, load)
         finally:
             await asyncio.to_thread(server.stop, grace_s=STOP_GRACE_S)
 
 
-async def _ask_everything(server: Spawned, run_files: Path, log: Path, audience: Audience) -> Outcome:
+async def _ask_everything(
+    server: Spawned, run_files: Path, log: Path, audience: Audience, load: BenchOptions
+) -> Outcome:
     import aiohttp
 
     began_s = time.monotonic()
@@ -197,6 +210,8 @@ async def _ask_everything(server: Spawned, run_files: Path, log: Path, audience:
         api_bytes, engine_bytes = memory_of(server.pid)
         async with session.get(f"{url}/api/v1/model") as reply:
             model = await reply.json() if reply.ok else {}
+    with audience.progress() as report:
+        conclusion, page = await _measure(url, load, report)
     return Outcome(
         answers=(*streamed, *together),
         load_s=load_s,
@@ -205,7 +220,50 @@ async def _ask_everything(server: Spawned, run_files: Path, log: Path, audience:
         api_memory_bytes=api_bytes,
         engine_memory_bytes=engine_bytes,
         model=model,
+        load=conclusion,
+        report=page,
     )
+
+
+def load_options(options: BenchOptions) -> BenchOptions:
+    """Return how the demo is measured: four callers for ten seconds; the user's folder and duration hold."""
+    return BenchOptions(
+        users=LOAD_USERS,
+        duration_s=options.duration_s or LOAD_S,
+        prompt_tokens=256,
+        max_tokens=32,
+        folder=options.folder,
+    )
+
+
+async def _measure(url: str, options: BenchOptions, report: Report) -> tuple[Conclusion, Path]:
+    """Load the server as `qwenops bench load` does, and write the page."""
+    from qwenops.bench.clock import RealClock
+    from qwenops.bench.collect.host import HostWatch
+    from qwenops.bench.load import load
+    from qwenops.bench.report.write import write_report
+    from qwenops.bench.resume import Opening
+    from qwenops.bench.run import Snapshot, begin, finish
+    from qwenops.bench.targets import open_target
+
+    doing = say("Measuring: {users} callers for {seconds:g} s", users=options.users, seconds=options.duration_s)
+    report(0.0, doing)
+
+    def listen(snapshot: Snapshot) -> None:
+        report(min(snapshot.elapsed_s / (snapshot.expected_s or 1.0), 1.0), doing)
+
+    clock = RealClock()
+    target = await open_target(url, options)
+    try:
+        collectors = (HostWatch(target.process_ids, clock),)
+        opening = Opening(calibrate_s=CALIBRATE_S)
+        async with begin(
+            "load", {"": target}, options, clock=clock, listen=listen, collectors=collectors, opening=opening
+        ) as run:
+            conclusion = finish(run, await load(run))
+        return conclusion, await asyncio.to_thread(write_report, run.folder.path)
+    finally:
+        await target.engine.aclose()
 
 
 async def _wait_ready(

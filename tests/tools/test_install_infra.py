@@ -19,6 +19,8 @@ class Place:
         for name in ("bash", "sort", "mktemp", "rm", "cat", "chmod"):
             self.folder.joinpath(name).symlink_to(shutil.which(name) or name)
         self.program("id", "echo 0")
+        self.program("google-chrome", ":")
+        self.program("fc-list", "echo Noto Sans CJK SC")
 
     def program(self, name: str, script: str) -> None:
         path = self.folder / name
@@ -92,6 +94,26 @@ def test_a_package_that_does_not_bring_the_program_is_noticed(place: Place) -> N
     finished = place.install()
     assert finished.returncode == 1
     assert "unshare is still missing after installing util-linux" in finished.stderr
+
+
+def test_a_browser_and_chinese_fonts_are_brought_where_there_are_none(place: Place) -> None:
+    for name in PROGRAMS:
+        place.program(name, ":")
+    (place.folder / "google-chrome").unlink()
+    place.program("fc-list", ":")
+    place.program("apt-get", brings(place, ("chromium", "fc-list")))
+    finished = place.install()
+    assert (finished.returncode, finished.stdout) == (0, "Installing chromium fontconfig fonts-noto-cjk ...\nDone.\n")
+
+
+def test_a_package_that_brings_no_fonts_is_noticed(place: Place) -> None:
+    for name in PROGRAMS:
+        place.program(name, ":")
+    place.program("fc-list", ":")
+    place.program("apt-get", ":")
+    finished = place.install()
+    assert finished.returncode == 1
+    assert "no Chinese fonts after installing fonts-noto-cjk" in finished.stderr
 
 
 def test_the_makefile_calls_it() -> None:

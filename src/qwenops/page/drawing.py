@@ -18,6 +18,8 @@ WIDTH, HEIGHT = 1000, 500
 NUM_COLUMNS = 400
 """Columns that a line is reduced to: about two pixels each at the page's full width."""
 MOST_DOTS = 900
+FEW_DOTS = 40
+"""Up to so many are drawn larger."""
 NUM_HEAPS = 200
 NUM_HUES = 7
 _GAP = 5 / NUM_HEAPS
@@ -176,7 +178,8 @@ def _dots(dots: Dots, across: Scaling, upward: Scaling, hue: int) -> str:
     ]
     lines = "".join(f"M{x} {bottom}V{top}" for (x, bottom), (_, top) in whiskers)
     whisker = f'<path class="ln h{hue}" d="{lines}"/>' if lines else ""
-    return f'{whisker}<path class="{dots.shape}s h{hue}" d="{"".join(f"M{x} {y}h0" for x, y in places)}"/>'
+    few = " few" if len(places) <= FEW_DOTS else ""
+    return f'{whisker}<path class="{dots.shape}s h{hue}{few}" d="{"".join(f"M{x} {y}h0" for x, y in places)}"/>'
 
 
 def _heaps(dots: Dots, across: Scaling, upward: Scaling, hue: int) -> str:

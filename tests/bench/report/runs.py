@@ -237,7 +237,7 @@ def table() -> Table:
 
 def ladder_run() -> RecordedRun:
     """Return steps with more and more callers."""
-    drivens, began, first = [], 0.0, 0
+    drivens, levels, began, first = [], [], 0.0, 0
     for users in (1, 2, 4, 8):
         rate = users / (1 + 0.18 * (users - 1) + 0.02 * users * (users - 1)) * 0.4
         found = answered(
@@ -248,12 +248,13 @@ def ladder_run() -> RecordedRun:
             first=first,
         )
         drivens.append(driven(found, began_s=began, window_s=60.0, users=users))
+        levels.append({"users": users, "per_s": rate * 0.98, "error": 0.02, "residence_s": users / rate})
         began, first = began + 90.0, first + len(found)
-    law = {"one_per_s": 0.4, "contention": 0.18, "coherence": 0.02}
-    sentence = say("The knee is at {users:.1f} callers.", users=6.4)
-    conclusion = Conclusion(
-        outcome=Outcome.DONE, sentences=(sentence,), tables=(table(),), data={"usl": law, "knee_users": 6.4}
-    )
+    law = {"one_per_s": 0.4, "contention": 0.18, "coherence": 0.02, "knee_users": 2.37}
+    sentence = say("The knee is at {users:.1f} callers.", users=2.37)
+    climb = {"limits": "", "levels": levels, "usl": law}
+    data = {"climbs": [climb], "usl": law, "knee_users": 2.37}
+    conclusion = Conclusion(outcome=Outcome.DONE, sentences=(sentence,), tables=(table(),), data=data)
     return recorded("stress", drivens, conclusion, host=host(360.0, Server()))
 
 

@@ -227,9 +227,9 @@ def tiles(judged: Judged, summary: Summary) -> Tiles:
 def _answered(summary: Summary) -> Tile:
     counts = summary.counts
     judged = counts.ok + counts.failed
-    detail = say(
-        "{failed} failed ({share})", failed=counts.failed, share=percent(counts.failed / judged if judged else None)
-    )
+    if not counts.failed:
+        return Tile(name=say("Answered"), value=f"{counts.ok:,}", detail=say("none failed"), tone=_tone_of(summary))
+    detail = say("{failed} failed ({share})", failed=counts.failed, share=percent(counts.failed / judged))
     return Tile(name=say("Answered"), value=f"{counts.ok:,} / {judged:,}", detail=detail, tone=_tone_of(summary))
 
 

@@ -18,6 +18,7 @@ from qwenops.page.ticks import time_step
 from qwenops.text import Text, say
 
 NUM_WINDOWS = 60
+MOST_NAMED = 10
 _TTFT, _E2E, _FAILED = 0, 3, 1
 """Hues, the same in every plot."""
 
@@ -117,7 +118,7 @@ def latency_figure(run: RecordedRun, findings: Sequence[Finding], rules: Mapping
     spans = [*_phases(run), *_gaps(run), *_found(findings)]
     return Figure(
         title=say("Latency over time, and what the machine did meanwhile"),
-        plot=Chart(x=_time(), panels=panels, spans=spans),
+        plot=Chart(x=_time(), panels=panels, rules=_parts(run), spans=spans),
         caption=say("Each request stands where it was sent. Time counts from the beginning of the run, in min:s."),
     )
 
@@ -192,6 +193,14 @@ def _phases(run: RecordedRun) -> list[Span]:
         for driven in run.drivens
         if driven.segment.phase in names and driven.records
     ]
+
+
+def _parts(run: RecordedRun) -> list[Rule]:
+    """Say where each part of a run begins; one part, or very many, need no names."""
+    measured = [driven for driven in run.drivens if driven.segment.phase is Phase.MEASURE and driven.records]
+    if not 1 < len(measured) <= MOST_NAMED:
+        return []
+    return [Rule(value=each.began_ns / NS_PER_S, title=each.segment.name, bad=False) for each in measured]
 
 
 def _gaps(run: RecordedRun) -> list[Span]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qwenops.bench.compare import blocks_of
@@ -10,10 +11,10 @@ from qwenops.bench.definitions import METRICS
 from qwenops.bench.drift import Kind, judge_drift, latency, memory_and_descriptors
 from qwenops.bench.drift import blocks_of as drift_blocks
 from qwenops.bench.folder import RecordedRun
+from qwenops.bench.knee import level_of
 from qwenops.bench.record import Phase
 from qwenops.bench.report.figures import seconds
 from qwenops.bench.segment import ClosedLoop, Driven
-from qwenops.bench.stats import Summary, summarise
 from qwenops.page.document import Block, Figure, Tile
 from qwenops.page.plot import Axis, Band, Bar, Chart, Dots, Lane, Lanes, Line, Panel, Rule, Series
 from qwenops.page.ticks import number
@@ -103,43 +104,86 @@ def _ratios_of(pairs: Sequence[tuple[Driven, Driven]], measure: str) -> tuple[fl
     return tuple(each[1] / each[0] for each in blocks_of(pairs, measure) if each is not None and each[0] > 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Climb:
+    """What more and more callers got done, under one limit of the machine."""
+
+    name: str
+    users: Sequence[int]
+    per_s: Sequence[float]
+    error: Sequence[float]
+    """Standard errors."""
+    residence_s: Sequence[float | None]
+    law: Mapping[str, float]
+    """The fitted Universal Scalability Law; empty where none was."""
+
+
 def knee_figure(run: RecordedRun, data: Mapping[str, Any]) -> Figure | None:
     """Return answers per second by callers, with the law that was fitted; None for fewer than three steps."""
-    steps: dict[int, list[Summary]] = {}
-    for driven in run.drivens:
-        if isinstance(driven.segment.load, ClosedLoop) and driven.segment.phase is Phase.MEASURE and driven.records:
-            steps.setdefault(driven.segment.load.users, []).append(summarise(driven))
-    users = sorted(steps)
-    if len(users) < _FEWEST_STEPS:
+    climbs = [each for each in _climbs(run, data) if len(each.users) >= _FEWEST_STEPS]
+    if not climbs:
         return None
-    rates = [sum(each.rates["completed_rate"] or 0.0 for each in steps[num]) / len(steps[num]) for num in users]
-    series: list[Series] = [Dots(title=say("Measured"), x=users, y=rates, hue=0)]
-    law = data.get("usl") or {}
+    rates: list[Series] = []
+    stays: list[Series] = []
     rules = []
-    if {"one_per_s", "contention", "coherence"} <= set(law):
-        x = [1 + (users[-1] * 1.25 - 1) * step / 80 for step in range(81)]
-        y = [_usl(each, law["one_per_s"], law["contention"], law["coherence"]) for each in x]
-        series.insert(0, Line(title=say("Universal Scalability Law"), x=x, y=y, hue=2))
-    if knee := data.get("knee_users") or law.get("knee_users"):
-        rules.append(Rule(value=float(knee), title=say("knee: {users}", users=number(float(knee))), bad=False))
-    waits = [_median_s(steps[num]) for num in users]
-    panels = [Panel(y=Axis(title=say("Answers"), unit="1/s"), series=series, height=190)]
-    if all(each is not None for each in waits):
-        line = Line(title="", x=users, y=waits, hue=3)
-        panels.append(Panel(y=Axis(title=say("Whole answer, median"), unit="s"), series=[line], height=120))
+    most = max(climb.users[-1] for climb in climbs)
+    for hue, climb in enumerate(climbs):
+        name = climb.name or say("Measured")
+        spread = [(rate - 2 * error, rate + 2 * error) for rate, error in zip(climb.per_s, climb.error, strict=True)]
+        low, high = [max(0.0, each) for each, _ in spread], [each for _, each in spread]
+        rates.append(Dots(title=name, x=climb.users, y=climb.per_s, low=low, high=high, hue=hue))
+        if all(climb.law.get(key) is not None for key in ("one_per_s", "contention", "coherence")):
+            x = [1 + (most * 1.2 - 1) * step / 80 for step in range(81)]
+            title = say("Universal Scalability Law") if len(climbs) == 1 else ""
+            rates.append(Line(title=title, x=x, y=[_usl(each, climb.law) for each in x], hue=hue, dashed=True))
+        if climb.law.get("knee_users") is not None:
+            knee = climb.law["knee_users"]
+            title = say("knee: {users}", users=number(knee)) if len(climbs) == 1 else climb.name
+            rules.append(Rule(value=knee, title=title, bad=False))
+        stays.append(Line(title=climb.name, x=climb.users, y=climb.residence_s, hue=hue))
+    panels = [
+        Panel(y=Axis(title=say("Answers"), unit="1/s"), series=rates, height=190),
+        Panel(y=Axis(title=say("Time of a caller in the server, mean"), unit="s"), series=stays, height=120),
+    ]
     return Figure(
         title=say("What more callers bring, and what they cost"),
         plot=Chart(x=Axis(title=say("Callers at the same time")), panels=panels, rules=rules),
+        caption=say("Whiskers are two standard errors."),
     )
 
 
-def _usl(users: float, one_per_s: float, contention: float, coherence: float) -> float:
-    return one_per_s * users / (1 + contention * (users - 1) + coherence * users * (users - 1))
+def _climbs(run: RecordedRun, data: Mapping[str, Any]) -> list[Climb]:
+    """Return what the command found, or what the closed loops of the run show."""
+    said = data.get("climbs")
+    if said is not None:
+        return [_climb(str(each.get("limits") or ""), each["levels"], each.get("usl") or {}) for each in said]
+    measured = [driven for driven in run.drivens if driven.segment.phase is Phase.MEASURE and driven.records]
+    levels = {
+        driven.segment.load.users: level_of(driven, driven.segment.load.users)
+        for driven in measured
+        if isinstance(driven.segment.load, ClosedLoop)
+    }
+    if len(levels) < len(measured):  # the same number of callers again, or an open loop: no ladder
+        return []
+    names = ("users", "per_s", "error", "residence_s")
+    return [_climb("", [{name: getattr(each, name) for name in names} for each in levels.values()], {})]
 
 
-def _median_s(summaries: Sequence[Summary]) -> float | None:
-    found = summaries[-1].distributions.get("e2e")
-    return found.p50.value if found else None
+def _climb(name: str, levels: Sequence[Mapping[str, Any]], law: Mapping[str, float]) -> Climb:
+    ordered = sorted(levels, key=lambda each: int(each["users"]))
+    return Climb(
+        name=name,
+        users=[each["users"] for each in ordered],
+        per_s=[each["per_s"] for each in ordered],
+        error=[each.get("error") or 0.0 for each in ordered],
+        residence_s=[each.get("residence_s") for each in ordered],
+        law=law,
+    )
+
+
+def _usl(users: float, law: Mapping[str, float]) -> float:
+    contended = 1 + law["contention"] * (users - 1) + law["coherence"] * users * (users - 1)
+    return law["one_per_s"] * users / contended
 
 
 def objective_figure(data: Mapping[str, Any]) -> Figure | None:
@@ -180,7 +224,7 @@ def drift_figures(run: RecordedRun) -> list[Figure]:
         }
         x = times.tolist()
         edges = list(zip(around["low"], around["high"], strict=True))
-        parts: list[Series] = [Dots(title=NAMES.get(each.name, each.name), x=x, y=(levels * factor).tolist(), hue=0)]
+        parts: list[Series] = [Dots(title=say("Level"), x=x, y=(levels * factor).tolist(), hue=0)]
         parts.append(Line(title=say("Slope"), x=x, y=around["value"], hue=1, dashed=True))
         if all(map(math.isfinite, (trend.slope.low, trend.slope.high))):
             low, high = [min(pair) for pair in edges], [max(pair) for pair in edges]

@@ -1,18 +1,26 @@
 """`qwenops bench stress`, `slo` and `startup`: where a server's limits are."""
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from qwenops.cli.bench_run import Measurement, Wanted, bench_options, measure, measure_flags, target_argument
+from qwenops.cli.bench_run import Measurement, Wanted, bench_options, ladder, measure, measure_flags, target_argument
 from qwenops.cli.flags import settings
 from qwenops.cli.help import Flag, Operand
 from qwenops.cli.terminal import NAME
 from qwenops.errors import ConfigError
 from qwenops.text import say
+
+if TYPE_CHECKING:
+    from qwenops.bench.options import BenchOptions
+    from qwenops.bench.startup import Launch
+
+PORT = "{port}"
+URL = f"http://127.0.0.1:{PORT}"
 
 
 @click.command(
@@ -50,6 +58,18 @@ from qwenops.text import say
 @click.pass_context
 def stress(ctx: click.Context, /, target: str, users_text: str, under: tuple[str, ...], **asked: Any) -> None:
     """Find the knee."""
+    from qwenops.bench.stress import stress as act
+    from qwenops.bench.under import parse_limits
+
+    options, limits, users = bench_options(ctx), [parse_limits(text) for text in under], ladder(users_text)
+    launch = launch_of(ctx, target, URL, options, asked["model"]) if under or PORT in target else None
+    wanted = Wanted(
+        verb="stress",
+        targets={} if launch else {"": target},
+        options=options,
+        **asked,
+    )
+    measure(ctx, wanted, lambda run: act(run, users=users, launch=launch, under=limits))
 
 
 @click.command(
@@ -98,7 +118,7 @@ def slo(ctx: click.Context, /, target: str, **asked: Any) -> None:
 )
 @click.argument("command", cls=Operand, help=say("How to start the server; {port} stands for a free port."))
 @click.option("--starts", cls=Flag, type=click.IntRange(1, 100), default=3, show_default=True, help=say("How often."))
-@click.option("--url", cls=Flag, default="http://127.0.0.1:{port}", show_default=True, help=say("Where it answers."))
+@click.option("--url", cls=Flag, default=URL, show_default=True, help=say("Where it answers."))
 @click.option(
     "--files",
     cls=Flag,
@@ -122,21 +142,26 @@ def startup(
     **asked: Any,
 ) -> None:
     """Start it."""
-    from qwenops.bench.startup import Launch
     from qwenops.bench.startup import startup as act
-    from qwenops.bench.targets import open_target
 
     options = bench_options(ctx)
-    key = settings(ctx).engine.api_key
     wanted = Wanted(verb="startup", targets={}, options=options, calibrate_s=0.0, **asked)
-    launch = Launch(
-        argv=typed_program(command),
-        open_target=lambda address: open_target(address, options, model=wanted.model, api_key=key),
-        url=url,
-        files=files,
-        drop_all=drop_caches,
-    )
+    launch = launch_of(ctx, command, url, options, wanted.model)
+    launch = dataclasses.replace(launch, files=files, drop_all=drop_caches)
     measure(ctx, wanted, lambda run: act(run, launch, rounds=starts))
+
+
+def launch_of(ctx: click.Context, command: str, url: str, options: "BenchOptions", model: str) -> "Launch":
+    """Return how a server is started here, from the command that starts it."""
+    from qwenops.bench.startup import Launch
+    from qwenops.bench.targets import open_target
+
+    key = settings(ctx).engine.api_key
+    return Launch(
+        argv=typed_program(command),
+        open_target=lambda address: open_target(address, options, model=model, api_key=key),
+        url=url,
+    )
 
 
 def typed_program(command: str) -> list[str]:

@@ -92,8 +92,28 @@ async def test_each_phase_is_what_the_server_is_known_to_take(tmp_path: Path, mo
 
 
 @pytest.mark.slow
-async def test_without_files_there_is_no_cold_start_and_it_is_said(tmp_path: Path, model: Path) -> None:
-    argv = [sys.executable, "-c", SERVER, "{port}", str(model)]
+async def test_files_that_nobody_named_are_found_out_by_a_start_that_is_not_counted(
+    tmp_path: Path, model: Path
+) -> None:
+    mapping = "import mmap, os\n" + SERVER.replace(
+        'open(sys.argv[2], "rb").read()',
+        "memoryview(mmap.mmap(os.open(sys.argv[2], os.O_RDONLY), 0, access=1)); held = bytes(model)",
+    )
+    argv = [sys.executable, "-c", mapping, "{port}", str(model)]
+    conclusion = await measured(tmp_path / "runs", Launch(argv=argv, open_target=open_it, timeout_s=60))
+    rounds = conclusion.data["rounds"]
+    assert [each["state"] for each in rounds] == ["cold", "warm"]
+    assert "weights.bin" in conclusion.data["files"]
+    assert rounds[0]["read_bytes"] >= 8 * 1024 * 1024
+    assert rounds[1]["read_bytes"] < 1024 * 1024
+    assert "were dropped from memory" in str(conclusion.findings[0].text)
+
+
+@pytest.mark.slow
+async def test_without_any_large_file_there_is_no_cold_start_and_it_is_said(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    nothing.write_text("x")
+    argv = [sys.executable, "-c", SERVER, "{port}", str(nothing)]
     conclusion = await measured(tmp_path / "runs", Launch(argv=argv, open_target=open_it, timeout_s=60))
     assert [each["state"] for each in conclusion.data["rounds"]] == ["warm"]
     assert "Not measured cold" in str(conclusion.findings[0].text)

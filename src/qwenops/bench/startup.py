@@ -5,9 +5,11 @@
             -> ready        its ready address answers with success
             -> first token  of one request, sent at once when it was ready
 
-Each round starts the server anew and ends it. Cold means that the page cache held none of the named model files when
-it began: they are dropped one by one, or, as root and where wanted, the whole cache is. How much of them was still in
-memory afterwards is read back from the kernel and stated. Warm rounds come right after a round that has read them.
+Each round starts the server anew and ends it. Cold means that the page cache held none of the server's files when it
+began: they are dropped one by one, or, as root and where wanted, the whole cache is. Which files those are is told, or
+found out by a first start that is not counted: the large ones that the server has mapped when it has answered. How
+much of them was in memory when a round began is read back from the kernel and stated. Before a warm round all of them
+are read.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ import mmap
 import os
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +46,8 @@ PHASES: tuple[tuple[str, Text], ...] = (
     ("first_token_s", say("first token")),
     ("second_ttft_s", say("TTFT of the second request")),
 )
+_PROC = Path("/proc")
+_LARGE_BYTES = 1024**2
 _WHOLE_CACHE = Path("/proc/sys/vm/drop_caches")
 _STILL_THERE = 0.05
 """A round in which more of the files than this was in memory was not cold."""
@@ -59,7 +64,7 @@ class Launch:
     ready: str = ""
     timeout_s: float = 600.0
     files: Sequence[Path] = ()
-    """The model's files, or folders of them; without any there is no cold start but as root."""
+    """The model's files, or folders of them; without any they are found out by a start that is not counted."""
     drop_all: bool = False
     """Drop the whole page cache before a cold round, programs and libraries included; only root may."""
     under: Confinement | None = None
@@ -96,10 +101,14 @@ async def startup(run: Run, launch: Launch, *, rounds: int = 3) -> Conclusion:
         CommandError: The server ended before it was ready.
         DeadlineError: It was not ready in time.
     """
-    files = model_files(launch.files)
-    reason = _why_not_cold(launch, files)
+    if launch.drop_all and not os.access(_WHOLE_CACHE, os.W_OK):
+        raise ConfigError(
+            say("Only root may drop the whole page cache."),
+            hint=say("Name the model's files instead; they are dropped one by one."),
+        )
+    files = model_files(launch.files) or await _found_out(run, launch)
     states: list[State] = ["cold" if number < rounds else "warm" for number in range(2 * rounds)]
-    if reason is not None:
+    if not files and not launch.drop_all:
         del states[:rounds]
     done: list[Round] = []
     for number, state in enumerate(states):
@@ -107,19 +116,11 @@ async def startup(run: Run, launch: Launch, *, rounds: int = 3) -> Conclusion:
             break
         resident = await asyncio.to_thread(_prepare, state, files, drop_all=launch.drop_all)
         done.append(await _round(run, launch, state, resident, number))
-    return _conclude(done, reason, interrupted=run.stop.is_set())
+    return _conclude(done, files, interrupted=run.stop.is_set())
 
 
 async def _round(run: Run, launch: Launch, state: State, resident: float | None, number: int) -> Round:
-    async with spawned_server(
-        launch.argv,
-        url=launch.url,
-        ready=launch.ready,
-        timeout_s=launch.timeout_s,
-        under=launch.under,
-        env=launch.env,
-        clock=run.clock,
-    ) as server:
+    async with _started(run, launch) as server:
         target = await launch.open_target(server.url)
         try:
             first, second = await _ask_twice(run, target, server, number)
@@ -229,15 +230,38 @@ def resident_ratio(files: Sequence[Path]) -> float | None:
     return resident / pages if pages else 0.0
 
 
-def _why_not_cold(launch: Launch, files: Sequence[Path]) -> Text | None:
-    if launch.drop_all and not os.access(_WHOLE_CACHE, os.W_OK):
-        raise ConfigError(
-            say("Only root may drop the whole page cache."),
-            hint=say("Name the model's files instead; they are dropped one by one."),
-        )
-    if files or launch.drop_all:
-        return None
-    return say("Not measured cold: the model's files were not named, so they could not be dropped from memory.")
+async def _found_out(run: Run, launch: Launch) -> tuple[Path, ...]:
+    """Start the server once, ask it something, and return the large files that it then has mapped."""
+    async with _started(run, launch) as server:
+        target = await launch.open_target(server.url)
+        try:
+            await _ask_twice(run, target, server, 0)
+        finally:
+            await target.engine.aclose()
+        processes = kernel.read_processes(_PROC)
+        maps = [kernel.read_mapped(_PROC, each) for each in kernel.tree_of([server.pid], processes)]
+    mine = kernel.read_mapped(_PROC, os.getpid())  # what this program has mapped too cannot be dropped
+    found = {path for each in maps for path in each} - mine
+    return tuple(sorted(path for path in found if _is_large(path)))
+
+
+def _is_large(path: Path) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size >= _LARGE_BYTES and os.access(path, os.R_OK)
+    except OSError:
+        return False
+
+
+def _started(run: Run, launch: Launch) -> AbstractAsyncContextManager[SpawnedServer]:
+    return spawned_server(
+        launch.argv,
+        url=launch.url,
+        ready=launch.ready,
+        timeout_s=launch.timeout_s,
+        under=launch.under,
+        env=launch.env,
+        clock=run.clock,
+    )
 
 
 def _prepare(state: State, files: Sequence[Path], *, drop_all: bool) -> float | None:
@@ -261,19 +285,26 @@ def _read_through(path: Path) -> None:
 
 def _used_by(pid: int) -> tuple[int | None, int | None]:
     """Return bytes read from disk and the sum of the peaks in memory of a process and its children."""
-    proc = Path("/proc")
-    tree = kernel.tree_of([pid], kernel.read_processes(proc))
-    read = [amount for each in tree if (amount := kernel.read_disk_bytes(proc, each)) is not None]
-    peaks = [amount for each in tree if (amount := kernel.read_peak_bytes(proc, each)) is not None]
+    tree = kernel.tree_of([pid], kernel.read_processes(_PROC))
+    read = [amount for each in tree if (amount := kernel.read_disk_bytes(_PROC, each)) is not None]
+    peaks = [amount for each in tree if (amount := kernel.read_peak_bytes(_PROC, each)) is not None]
     return (sum(read) if read else None), (sum(peaks) if peaks else None)
 
 
-def _conclude(rounds: Sequence[Round], reason: Text | None, *, interrupted: bool) -> Conclusion:
+def _conclude(rounds: Sequence[Round], files: Sequence[Path], *, interrupted: bool) -> Conclusion:
     by_state: Mapping[State, Sequence[Round]] = {
         state: [each for each in rounds if each.state == state] for state in ("cold", "warm")
     }
-    findings = [Finding(text=reason)] if reason is not None else []
-    findings += [*_remarks(rounds)]
+    size_bytes = sum(each.stat().st_size for each in files if each.exists())
+    if by_state["cold"]:
+        what = say(
+            "Before each cold start {number} files of the server ({amount}) were dropped from memory.",
+            number=len(files),
+            amount=show_bytes(size_bytes),
+        )
+    else:
+        what = say("Not measured cold: the server has no large file mapped, and none was named.")
+    findings = [Finding(text=what), *_remarks(rounds)]
     sentences = [_sentence(state, taken) for state, taken in by_state.items() if taken]
     if interrupted:
         sentences.append(say("Interrupted: {number} starts were measured.", number=len(rounds)))
@@ -282,7 +313,12 @@ def _conclude(rounds: Sequence[Round], reason: Text | None, *, interrupted: bool
         sentences=tuple(sentences),
         tables=(_phases_table(by_state), _rounds_table(rounds)) if rounds else (),
         findings=tuple(findings),
-        data={"rounds": [_plain(each) for each in rounds], "interrupted": interrupted},
+        data={
+            "rounds": [_plain(each) for each in rounds],
+            "files": [each.name for each in files],
+            "files_bytes": size_bytes,
+            "interrupted": interrupted,
+        },
     )
 
 

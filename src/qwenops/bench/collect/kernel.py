@@ -204,6 +204,14 @@ def read_peak_bytes(proc: Path, pid: int) -> int | None:
     return None if kibibytes is None else kibibytes * _KIB
 
 
+def read_mapped(proc: Path, pid: int) -> frozenset[Path]:
+    """Return the files that a process has mapped into its memory and that are still there."""
+    places = (line.split(maxsplit=5)[5:] for line in (read_text(proc / str(pid) / "maps") or "").splitlines())
+    return frozenset(
+        Path(each[0]) for each in places if each and each[0].startswith("/") and "(deleted)" not in each[0]
+    )
+
+
 def read_frequency_hz(cpus: Path) -> float | None:
     """Return the mean frequency of the CPUs below /sys/devices/system/cpu; None where nobody says."""
     found = [value for folder in _cpu_folders(cpus) if (value := read_int(folder / "cpufreq/scaling_cur_freq"))]

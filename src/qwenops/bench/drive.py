@@ -18,6 +18,8 @@ from qwenops.bench.send import Errand, Line
 NS_PER_S = 1_000_000_000
 STOP_DRAIN_S = 3.0
 """How long answers in flight are waited for when the run is stopped."""
+PAUSE_S = 1.0
+"""How long a caller of a closed loop waits after a failure that does not say how long."""
 CUT_TIMEOUT_S = 10.0
 """How long a request may take to end after it was given up; longer than an engine may take to close."""
 
@@ -77,26 +79,26 @@ class _Flight:
         self.resting: set[asyncio.Task[Any]] = set()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._most = segment.max_in_flight
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do something beside the others; if it fails, everything is broken."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         self._idle.clear()
         task.add_done_callback(self._landed)
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
+    def _landed(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not self._tasks:
             self._idle.set()
         if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
             self.broken.set_exception(error)
 
-    async def fly(self, errand: Errand, scheduled_ns: int, user: int | None = None) -> None:
-        """Send one request and keep its record."""
+    async def fly(self, errand: Errand, scheduled_ns: int, user: int | None = None) -> RequestRecord:
+        """Send one request, keep its record and return it."""
         progress = self.course.progress
         progress.sent += 1
         progress.in_flight += 1
@@ -109,6 +111,7 @@ class _Flight:
         elif record.failure is not Failure.INTERRUPTED:
             progress.failed += 1
         self.course.keep(record)
+        return record
 
     async def rest(self, until_ns: int) -> None:
         """Let a caller think; when sending is over its task is cancelled in here."""
@@ -248,13 +251,19 @@ async def _send_closed(flight: _Flight, load: ClosedLoop) -> None:
 
 
 async def _caller(flight: _Flight, load: ClosedLoop, positions: Iterator[int], user: int) -> None:
-    """Ask, wait for the answer, think, and ask again."""
+    """Ask, wait for the answer, think, and ask again; who was turned away comes back when told, or a little later.
+
+    Without that pause a caller would flood a server that refuses at once.
+    """
     clock = flight.clock
     while not flight.is_over() and (position := next(positions, None)) is not None:
         errand = flight.course.prepare(position)
-        await flight.fly(errand, clock.now_ns(), user)
-        if load.think_s and not flight.is_over():
-            await flight.rest(clock.now_ns() + round(load.think_s * NS_PER_S))
+        record = await flight.fly(errand, clock.now_ns(), user)
+        pause_s = load.think_s
+        if record.failure is not None:
+            pause_s = max(pause_s, PAUSE_S if record.retry_after_s is None else record.retry_after_s)
+        if pause_s and not flight.is_over():
+            await flight.rest(clock.now_ns() + round(pause_s * NS_PER_S))
 
 
 def _window_ns(segment: Segment, began_ns: int, ended_ns: int, stopped_ns: int | None) -> int:

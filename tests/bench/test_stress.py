@@ -1,0 +1,171 @@
+"""The ladder finds the knee of servers whose law is known, and tells what happened to them on the way."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of
+from qwenops.bench.folder import read_run
+from qwenops.bench.options import BenchOptions
+from qwenops.bench.record import Phase
+from qwenops.bench.run import Opening, Run, begin, finish
+from qwenops.bench.segment import OpenLoop
+from qwenops.bench.simulated import loop
+from qwenops.bench.stress import stress, usual_bound
+from qwenops.bench.targets import open_target
+from qwenops.bench.under import Limits
+from qwenops.errors import ConfigError
+from tests.bench.test_slo import record
+
+
+def climb(folder: Path, target_text: str, *, stop_after: int | None = None, **asked: Any) -> Conclusion:
+    """Climb against a simulated server in virtual time."""
+    options = BenchOptions(folder=folder, max_tokens=8, prompt_tokens=64, **asked)
+
+    async def main() -> Conclusion:
+        target = await open_target(target_text, options, model="simulated")
+        async with begin(
+            "stress",
+            {"": target},
+            options,
+            clock=loop.running_clock(),
+            opening=Opening(out=folder / "run", calibrate_s=0),
+        ) as run:
+            _interrupt(run, stop_after)
+            return finish(run, await stress(run))
+
+    return loop.run(main())
+
+
+def _interrupt(run: Run, after: int | None) -> None:
+    """Stop a run when so many of its segments are over."""
+    drive, over = run.drive, 0
+
+    async def counted(*given: Any, **named: Any) -> Any:
+        nonlocal over
+        driven = await drive(*given, **named)
+        over += 1
+        if over == after:
+            run.stop.set()
+        return driven
+
+    run.drive = counted  # type: ignore[method-assign]  # a user's Ctrl-C at a known moment
+
+
+FIXED = "simulated:?virtual=1&service=fixed&service_s=2&slots=64"
+
+
+class TestLadder:
+    def test_the_law_of_the_server_is_found(self, tmp_path: Path) -> None:
+        found = climb(tmp_path, f"{FIXED}&contention=0.1&coherence=0.02", duration_s=120.0)
+        assert found.outcome is Outcome.DONE
+        law = found.data["usl"]
+        assert law["one_per_s"] == pytest.approx(0.5, rel=0.02)
+        assert law["peak_users"] == pytest.approx((0.9 / 0.02) ** 0.5, rel=0.1)
+        truth = 0.5 * 6.7 / (1 + 0.1 * 5.7 + 0.02 * 6.7 * 5.7)
+        assert law["most_per_s"] == pytest.approx(truth, rel=0.03)
+        assert law["misfit"] < 0.05
+        assert law["knee_users_low"] <= found.data["knee_users"] <= law["knee_users_high"]
+
+    def test_each_level_has_the_throughput_of_the_law_and_keeps_littles(self, tmp_path: Path) -> None:
+        found = climb(tmp_path, f"{FIXED}&contention=0.1&coherence=0.02", duration_s=120.0)
+        levels = found.data["climbs"][0]["levels"]
+        assert [level["users"] for level in levels] == [1, 2, 4, 8, 16, 32][: len(levels)]
+        assert len(levels) >= 5
+        for level in levels:
+            users = level["users"]
+            expected = 0.5 * users / (1 + 0.1 * (users - 1) + 0.02 * users * (users - 1))
+            assert level["per_s"] == pytest.approx(expected, rel=0.03)
+
+    def test_the_ladder_ends_two_steps_past_saturation(self, tmp_path: Path) -> None:
+        found = climb(
+            tmp_path, "simulated:?virtual=1&service=fixed&service_s=1&slots=2&contention=0&coherence=0", duration_s=60.0
+        )
+        levels = found.data["climbs"][0]["levels"]
+        assert [level["users"] for level in levels] == [1, 2, 4, 8]
+        assert levels[1]["per_s"] == pytest.approx(2.0, rel=0.05)
+
+    def test_the_steps_can_be_given(self, tmp_path: Path) -> None:
+        options = BenchOptions(folder=tmp_path, duration_s=20.0)
+
+        async def main() -> Conclusion:
+            target = await open_target(FIXED, options, model="simulated")
+            opening = Opening(out=tmp_path / "run", calibrate_s=0)
+            async with begin("stress", {"": target}, options, clock=loop.running_clock(), opening=opening) as run:
+                return await stress(run, users=(3, 1, 3, 6))
+
+        levels = loop.run(main()).data["climbs"][0]["levels"]
+        assert [level["users"] for level in levels] == [1, 3, 6]
+
+
+class TestOverload:
+    def test_the_backlog_is_bounded_and_the_server_recovers(self, tmp_path: Path) -> None:
+        found = climb(
+            tmp_path, "simulated:?virtual=1&service=fixed&service_s=1&slots=4&contention=0&coherence=0", duration_s=60.0
+        )
+        recovery = found.data["climbs"][0]["recovery"]
+        assert recovery["dropped"] > 0
+        assert 0 < recovery["drained_s"] <= 5.0
+        assert recovery["drained_s"] <= recovery["recovered_s"] <= recovery["drained_s"] + 1.0
+        run = read_run(tmp_path / "run")
+        overload = next(each for each in run.drivens if each.segment.name == "overload")
+        assert isinstance(overload.segment.load, OpenLoop)
+        assert overload.segment.max_in_flight is not None
+        assert overload.segment.max_in_flight <= 12
+        last = run.drivens[-1]
+        assert (last.segment.name, last.segment.phase) == ("recovery", Phase.RECOVERY)
+
+    def test_a_server_that_became_slow_for_good_has_not_recovered(self, tmp_path: Path) -> None:
+        text = "simulated:?virtual=1&service=fixed&service_s=1&slots=4&contention=0&coherence=0&drift_per_h=60"
+        found = climb(tmp_path, text, duration_s=60.0)
+        assert found.data["climbs"][0]["recovery"]["recovered_s"] is None
+        assert any("had not recovered" in str(each) for each in found.sentences)
+
+    def test_four_fifths_of_the_best_are_kept_up_with_in_an_open_loop(self, tmp_path: Path) -> None:
+        found = climb(
+            tmp_path, "simulated:?virtual=1&service=fixed&service_s=1&slots=4&contention=0&coherence=0", duration_s=60.0
+        )
+        steady = found.data["climbs"][0]["steady"]
+        assert steady["keeps_up"]
+        assert steady["rate_per_s"] == pytest.approx(0.8 * 4.0, rel=0.2)
+
+
+class TestEvents:
+    def test_shed_requests_are_told_with_the_step(self, tmp_path: Path) -> None:
+        text = "simulated:?virtual=1&service=fixed&service_s=1&slots=2&queue_limit=4&contention=0"
+        found = climb(tmp_path, text, duration_s=30.0)
+        assert any("users=8: " in str(each.text) and "were shed" in str(each.text) for each in found.findings)
+
+    def test_a_server_that_fails_ends_the_ladder(self, tmp_path: Path) -> None:
+        found = climb(tmp_path, "simulated:?virtual=1&status=500", duration_s=10.0)
+        assert any("requests failed" in str(each.text) for each in found.findings)
+        assert found.data["climbs"][0]["levels"] == []
+
+    def test_an_interrupted_ladder_says_what_it_has(self, tmp_path: Path) -> None:
+        found = climb(tmp_path, FIXED, duration_s=20.0, stop_after=5)
+        assert found.data["interrupted"]
+        assert [each["users"] for each in found.data["climbs"][0]["levels"]] == [1, 2, 4]
+        assert "Interrupted" in str(found.sentences[-1])
+
+    def test_the_conclusion_crosses_into_the_summary(self, tmp_path: Path) -> None:
+        found = climb(tmp_path, FIXED, duration_s=20.0)
+        assert conclusion_of(conclusion_data(found)) == found
+
+    async def test_a_server_that_runs_already_cannot_be_limited(self) -> None:
+        with pytest.raises(ConfigError, match="cannot be limited"):
+            await stress(None, under=(Limits(cpu_cores=1.0),))  # type: ignore[arg-type]  # refused before it is used
+
+
+class TestUsual:
+    def test_the_bound_covers_what_was_seen_alone_and_little_more(self) -> None:
+        records = [record(each, ttft_s=1.0 + 0.01 * (each % 3)) for each in range(30)]
+        bound = usual_bound(records)
+        assert bound is not None
+        assert 1.02 <= bound < 1.1
+
+    def test_without_answers_there_is_none(self) -> None:
+        assert usual_bound([]) is None
+
+    def test_two_answers_have_no_spread(self) -> None:
+        assert usual_bound([record(0, ttft_s=1.0), record(1, ttft_s=2.0)]) == pytest.approx(3.0)

@@ -46,7 +46,8 @@ class HostWatch:
     """Takes a sample of the host at equal times; a `Collector`.
 
     Args:
-        process_ids: The server's processes; their children are found without it.
+        process_ids: The server's processes; their children are found without it. While there are none, what this
+            program itself has started counts as the server.
         clock: The run's clock. With a virtual one nothing is sampled: no machine is as old as it says.
         every_s: Time between samples.
         root: The folder that holds `proc` and `sys`.
@@ -223,7 +224,9 @@ class _Look:
     def _look_slowly(self, now_s: float, before: _Slow | None) -> _Slow:
         """Read what is dear: all processes, the server's threads and descriptors, frequency and heat."""
         processes = kernel.read_processes(self._proc)
-        server = kernel.tree_of(self._process_ids(), processes)
+        # A server that nobody named but that this program has started is among its own children.
+        mine = os.getpid()
+        server = kernel.tree_of(self._process_ids(), processes) or kernel.tree_of([mine], processes) - {mine}
         cgroups = read_cgroups(self._root, min(server)) if server else None
         switches = _summed(kernel.count_switches(self._proc, each) for each in server)
         descriptors = _summed(kernel.count_descriptors(self._proc, each) for each in server)

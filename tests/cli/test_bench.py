@@ -186,6 +186,28 @@ def test_a_target_in_this_process_takes_the_options_that_its_text_has() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.proves("C3")
+def test_beside_the_requests_stand_what_the_host_and_the_engine_did(
+    qwenops: Run, stocked_home: Path, tmp_path: Path
+) -> None:
+    words = ("--users", "2", "--duration", "5s", *SMALL, "--out", tmp_path / "run")
+    ran = qwenops("bench", "load", "openvino:random:tiny?threads=1", *words, QWENOPS_HOME=str(stocked_home))
+    assert ran.code == 0, ran.err
+    found = read_run(tmp_path / "run")
+    host = [sample for sample in found.host if "cpu_busy_ratio" in sample]
+    assert len(host) >= 3
+    assert all(0.0 <= sample["cpu_busy_ratio"] <= 1.0 for sample in host)
+    assert any(sample.get("server_rss_bytes") for sample in host)
+    times = [sample["at_ns"] for sample in found.host]
+    assert times == sorted(times)
+    # On the run's own time, so that they can be laid under the requests.
+    assert times[-1] >= max(record.ended_ns or 0 for driven in found.drivens for record in driven.records) - 2 * 10**9
+    assert found.engine
+    assert found.manifest["machine"]["processor"]
+    assert found.summary["data"]["live_view_cores"] < 0.05
+
+
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_partial_result_with_its_page_and_a_way_to_continue(tmp_path: Path) -> None:
     real = "simulated:?slots=4&decode_tokens_per_s=100&prefill_tokens_per_s=2000"
     words = ("bench", "load", real, "--users", "2", "--duration", "10m", *SMALL, "--out", str(tmp_path / "run"))

@@ -38,6 +38,7 @@ async def measured(out: Path, model: ServerModel, options: BenchOptions, *, stop
 
 
 @pytest.mark.slow
+@pytest.mark.proves("C2")
 async def test_two_workers_record_every_request_once_with_its_raw_moments(tmp_path: Path) -> None:
     model = ServerModel(QUICK)
     options = BenchOptions(users=4, duration_s=3.0, max_tokens=16, prompt_tokens=64, drain_s=10.0)

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from qwenops.bench.simulated.model import ServerModel
-from qwenops.bench.simulated.options import Faults, SimulatedOptions
+from qwenops.bench.simulated.options import Faults, SimulatedOptions, parameters
 from qwenops.bench.simulated.server import refusing_url, serve_simulated
 from qwenops.bench.simulated.wire import event, pieces
 from qwenops.command import PIPE, spawn
@@ -276,6 +276,12 @@ def test_as_a_program_it_refuses_a_wrong_text() -> None:
         assert child.wait(timeout_s=60) == 2
         assert child.stderr is not None
         assert b"slots" in child.stderr.read()
+
+
+def test_as_a_program_it_lists_everything_that_it_can_be_told() -> None:
+    argv = [sys.executable, "-m", "qwenops.bench.simulated", "--help"]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    assert [line.split()[0] for line in said] == [name for name, _default, _help in parameters()]
 
 
 def _lives(pid: int) -> bool:

@@ -36,7 +36,7 @@ from qwenops.bench.simulated.model import ServerModel
 from qwenops.bench.simulated.options import Faults, SimulatedOptions
 from qwenops.bench.stats import summarise
 from qwenops.bench.targets import open_target
-from qwenops.bench.workload import open_workload
+from qwenops.bench.workload import Ask, Workload, open_workload
 from qwenops.command import PIPE, Spawned, spawn
 from qwenops.errors import DeadlineError, EngineUnavailableError
 from qwenops.text import clause, say
@@ -45,6 +45,7 @@ START_TIMEOUT_S = 30.0
 STREAMS, TOKENS_PER_S = 20, 40
 _CLIENT_CORE_SHARE = 0.05
 _STREAM_TOKENS = 240
+_WARMUP_TOKENS = 8
 _MOST_AT_ONCE = 12
 _STAGGER_NS = 17_000_000
 _LAW = "slots=64&contention=0&coherence=0&prefill_tokens_per_s=2000&decode_tokens_per_s=40"
@@ -176,6 +177,21 @@ def _sent_of(told: dict[str, Any]) -> Sent:
     )
 
 
+class _BriefAtFirst:
+    """A workload whose warm-up answers are short: they only open connections."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.name = workload.name
+        self.facts = workload.facts
+        self.arrivals_ns = workload.arrivals_ns
+        self.ask = workload.ask
+        self._workload = workload
+
+    def warmup(self, index: int) -> Ask:
+        ask = self._workload.warmup(index)
+        return replace(ask, sampling=replace(ask.sampling, max_tokens=_WARMUP_TOKENS))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """One segment that was driven as every command drives it.
@@ -194,7 +210,7 @@ async def _measured(
     target_text: str, folder: Path, segment: Segment, *, warmup: int = 2, calibrate_s: float = 0.0, **options: Any
 ) -> Measured:
     made = replace(BenchOptions(folder=folder, prompt_tokens=64, timeout_s=60.0), **options)
-    workload = open_workload(made, salt="selftest")
+    workload = _BriefAtFirst(open_workload(made, salt="selftest"))
     async with AsyncExitStack() as stack:
         target = await open_target(target_text, made)
         stack.push_async_callback(target.engine.aclose)

@@ -1,4 +1,7 @@
-"""`python -m qwenops.bench.simulated [simulated:?...] [PORT]`: serve it, print the address, end with the parent."""
+"""`python -m qwenops.bench.simulated [simulated:?...] [PORT]`: serve it, print the address, end with the parent.
+
+`--help` prints the table of everything that the text may say.
+"""
 
 import asyncio
 import contextlib
@@ -8,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from qwenops.bench.simulated.model import ServerModel
-from qwenops.bench.simulated.options import PREFIX, parse_simulated
+from qwenops.bench.simulated.options import PREFIX, parameters, parse_simulated
 from qwenops.bench.simulated.server import serve_simulated
 from qwenops.errors import QwenOpsError
 
@@ -33,6 +36,10 @@ async def serve(text: str, port: int) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Read the arguments and serve; return the exit status."""
+    if {"-h", "--help"} & set(argv):
+        for name, default, meaning in parameters():
+            sys.stdout.write(f"{name:22} {default or '-':12} {meaning}\n")
+        return 0
     text, port, *_ = (*argv, *(PREFIX, "0")[len(argv) :])
     try:
         asyncio.run(serve(text, int(port)))

@@ -1,9 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from qwenops.bench.collect.energy import open_meter, spent
+from qwenops.bench.collect.energy import consumption, open_meter
+from qwenops.bench.record import Failure, Phase, RequestRecord
 
+NS_PER_S = 1_000_000_000
 RANGE_UJ = 262_143_328_850
 
 
@@ -58,11 +61,51 @@ def test_a_counter_that_cannot_be_read_for_a_moment_loses_nothing(tmp_path: Path
     assert meter.read_j()["dram"] == 2.0
 
 
-def test_what_idling_would_have_taken_is_taken_off() -> None:
-    energy = spent({"package": 10.0, "dram": 1.0}, {"package": 70.0, "dram": 6.0}, 5.0, idle_watts=4.0)
-    assert (energy.joules, energy.idle_joules, energy.active_joules) == (65.0, 20.0, 45.0)
-    unknown = spent({"package": 10.0}, {"package": 70.0}, 5.0, idle_watts=None)
-    assert (unknown.joules, unknown.active_joules) == (60.0, None)
+def sample(second: int, package_j: float) -> dict[str, Any]:
+    return {"at_ns": second * NS_PER_S, "energy_j": {"package": package_j, "dram": 0.0}}
+
+
+def answer(from_s: float, to_s: float, tokens: int = 10, failure: Failure | None = None) -> RequestRecord:
+    return RequestRecord(
+        index=0,
+        segment="load",
+        phase=Phase.MEASURE,
+        item="",
+        prompt_hash="",
+        scheduled_ns=round(from_s * NS_PER_S),
+        ended_ns=round(to_s * NS_PER_S),
+        completion_tokens=tokens,
+        failure=failure,
+    )
+
+
+def test_what_answers_took_is_told_apart_from_idling() -> None:
+    # 5 W for ten idle seconds, 25 W for four busy ones, 5 W again; two answers overlap within the four seconds.
+    power_w = [5] * 10 + [25] * 4 + [5] * 6
+    host = [sample(second, float(sum(power_w[:second]))) for second in range(len(power_w) + 1)]
+    used = consumption(host, [answer(10.2, 13.0), answer(12.5, 13.9, failure=Failure.CUT)])
+    assert used is not None
+    assert (used.joules, used.idle_watts, used.active_joules) == (100.0, 5.0, 80.0)
+    assert (used.joules_per_token, used.joules_per_request) == (10.0, 100.0)
+
+
+def test_without_idle_time_nothing_is_taken_off() -> None:
+    host = [sample(second, 10.0 * second) for second in range(11)]
+    used = consumption(host, [answer(0.0, 10.0, tokens=0)])
+    assert used is not None
+    assert (used.joules, used.idle_watts, used.active_joules, used.joules_per_token) == (100.0, None, None, None)
+
+
+def test_a_meter_that_was_opened_anew_takes_nothing_back() -> None:
+    host = [sample(0, 0.0), sample(1, 10.0), sample(2, 2.0), sample(3, 12.0)]
+    used = consumption(host, [answer(0.0, 3.0)])
+    assert used is not None
+    assert used.joules == 20.0
+
+
+def test_samples_without_energy_have_none() -> None:
+    assert consumption([{"at_ns": 1}, {"at_ns": 2}], [answer(0, 1)]) is None
+    assert consumption([], []) is None
 
 
 class TestUnavailable:

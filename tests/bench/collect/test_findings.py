@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from qwenops.bench.collect.energy import NO_COUNTERS
 from qwenops.bench.collect.findings import findings
 from qwenops.bench.conclusion import Finding
 from qwenops.bench.folder import Gap, RecordedRun
@@ -207,6 +208,16 @@ class TestOthers:
         assert "1 answers began after more than three times" in str(found.text)
         assert "at 14:01:30" in str(found.text)
         assert "nothing that was watched on this machine explains it" in str(found.text)
+
+    def test_energy_is_told_or_why_it_is_unknown(self) -> None:
+        samples = [{**each, "energy_j": {"package": 8.0 * place}} for place, each in enumerate(host(100))]
+        (found,) = told(recorded(samples, [request(0, 50.2, 3.5)]))
+        assert str(found.text).startswith("The processor took 32 J: 0.00 J for each token, 32.0 J for each answer.")
+        assert "Idling takes 8.0 W" in str(found.text)
+        unknown = host(100)
+        unknown[0]["absent"] = {"energy_j": str(NO_COUNTERS), "frequency_hz": "x"}
+        (found,) = told(recorded(unknown, requests(100, lambda _: 0.9)))
+        assert found.text == NO_COUNTERS
 
     def test_without_samples_or_without_requests_there_is_nothing_to_say(self) -> None:
         assert told(recorded([], requests(100, lambda at: 6.0 if at == 90 else 0.9))) == []

@@ -7,14 +7,25 @@ platform's zone (psys) would hold the packages a second time and is left out.
 Many machines have none: virtual machines hide it, containers mask it, and since 2020 only root may read it.
 """
 
-from collections.abc import Mapping
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from qwenops.bench.record import RequestRecord
 from qwenops.hardware.files import read_int, read_text
 from qwenops.text import Text, say
 
+NO_COUNTERS = say("Energy is unavailable: there is no /sys/class/powercap (usual in a virtual machine).")
+NO_PACKAGE = say("Energy is unavailable: /sys/class/powercap has no zone of a package.")
+NOT_ALLOWED = say("Energy is unavailable: this user may not read the counters below /sys/class/powercap.")
+
 _UJ_PER_J = 1e6
+_NS_PER_S = 1e9
+_LEAST_IDLE_S = 3.0
+"""Of samples without a request, before they count as what idling takes."""
 _PARTS = {"package": "package", "dram": "dram"}
 
 
@@ -58,12 +69,12 @@ def open_meter(root: Path = Path("/")) -> EnergyMeter:
     """Open the counters below `root`, the folder that holds `sys`."""
     folder = root / "sys/class/powercap"
     if not folder.is_dir():
-        return EnergyMeter(say("Energy is unavailable: there is no /sys/class/powercap (usual in a virtual machine)."))
+        return EnergyMeter(NO_COUNTERS)
     zones = [each for each in sorted(folder.glob("*:*")) if each.name.count(":") <= 2]  # noqa: PLR2004 -- zone, subzone
     named = [(each, _part(read_text(each / "name"))) for each in zones if "-mmio" not in each.name]
     known = [(each, part) for each, part in named if part is not None]
     if not known:
-        return EnergyMeter(say("Energy is unavailable: /sys/class/powercap has no zone of a package."))
+        return EnergyMeter(NO_PACKAGE)
     counters = [counter for zone, part in known if (counter := _counter(zone, part)) is not None]
     if not counters:
         return EnergyMeter(say("Energy is unavailable: this user may not read the counters below /sys/class/powercap."))
@@ -71,26 +82,63 @@ def open_meter(root: Path = Path("/")) -> EnergyMeter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Energy:
-    """What a measurement took."""
+class Consumption:
+    """What answering took, all parts of the processor together."""
 
     joules: float
-    """All parts together."""
-    idle_joules: float | None
-    """What the machine would have taken anyway; None where its idle power was not measured."""
+    """From the first request to the last answer, as far as samples cover it."""
+    idle_watts: float | None
+    """Power while nothing was asked; None where the run had no such time."""
+    active_joules: float | None
+    """What the work added to idling."""
+    joules_per_token: float | None
+    joules_per_request: float | None
 
-    @property
-    def active_joules(self) -> float | None:
-        """What the work added."""
-        return None if self.idle_joules is None else max(0.0, self.joules - self.idle_joules)
+
+def consumption(host: Sequence[Mapping[str, Any]], records: Sequence[RequestRecord]) -> Consumption | None:
+    """Return what a run's answers took; None where the samples hold no energy.
+
+    The energy between two samples belongs to the answers when any request was under way meanwhile.
+    """
+    spans = _merged((each.scheduled_ns, each.ended_ns or each.scheduled_ns) for each in records)
+    busy_j = busy_s = idle_j = idle_s = 0.0
+    for before, now in pairwise(each for each in host if "energy_j" in each):
+        joules = sum(now["energy_j"][part] - before["energy_j"].get(part, 0.0) for part in now["energy_j"])
+        seconds = (now["at_ns"] - before["at_ns"]) / _NS_PER_S
+        if joules < 0:
+            continue  # the run was continued, and the meter opened anew
+        if _touches(spans, before["at_ns"], now["at_ns"]):
+            busy_j, busy_s = busy_j + joules, busy_s + seconds
+        else:
+            idle_j, idle_s = idle_j + joules, idle_s + seconds
+    if not busy_s:
+        return None
+    good = [each for each in records if each.failure is None]
+    tokens = sum(each.completion_tokens or 0 for each in good)
+    idle_watts = idle_j / idle_s if idle_s >= _LEAST_IDLE_S else None
+    return Consumption(
+        joules=busy_j,
+        idle_watts=idle_watts,
+        active_joules=None if idle_watts is None else max(0.0, busy_j - idle_watts * busy_s),
+        joules_per_token=busy_j / tokens if tokens else None,
+        joules_per_request=busy_j / len(good) if good else None,
+    )
 
 
-def spent(
-    before_j: Mapping[str, float], after_j: Mapping[str, float], seconds: float, idle_watts: float | None
-) -> Energy:
-    """Return the energy between two readings, and the part of it that idling for as long would have taken."""
-    joules = sum(after_j[part] - before_j.get(part, 0.0) for part in after_j)
-    return Energy(joules=joules, idle_joules=None if idle_watts is None else idle_watts * seconds)
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return spans of time as few that do not touch, in order."""
+    found: list[tuple[int, int]] = []
+    for begun, ended in sorted(spans):
+        if found and begun <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], ended)
+        else:
+            found.append((begun, ended))
+    return found
+
+
+def _touches(spans: Sequence[tuple[int, int]], from_ns: int, to_ns: int) -> bool:
+    place = bisect.bisect_right(spans, to_ns, key=lambda span: span[0])
+    return place > 0 and spans[place - 1][1] > from_ns
 
 
 def _counter(zone: Path, part: str) -> _Counter | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 from qwenops.bench.collect.collector import Sample
+from qwenops.bench.collect.energy import NO_COUNTERS, NO_PACKAGE, NOT_ALLOWED, consumption
 from qwenops.bench.conclusion import Finding, Severity
 from qwenops.bench.definitions import e2e_s, ttft_s
 from qwenops.bench.folder import RecordedRun
@@ -81,10 +82,11 @@ def findings(run: RecordedRun, *, zone: tzinfo | None = None) -> list[Finding]:
         *_growth(run.host),
         *_limits(run.host),
     ]
+    energy = [*_energy(run.host, records)]
     if not any(each.severity != "info" for each in found):
         found += _unexplained(records, run.host, clock)
     order: Mapping[Severity, int] = {"error": 0, "warning": 1, "info": 2}
-    return sorted(found, key=lambda each: order[each.severity])
+    return sorted([*found, *energy], key=lambda each: order[each.severity])
 
 
 class _WallClock:
@@ -384,6 +386,29 @@ def _limits(host: Sequence[Sample]) -> Iterator[Finding]:
     free = min((each["disk_free_bytes"] for each in host if "disk_free_bytes" in each), default=None)
     if free is not None and free < _LEAST_DISK_BYTES:
         yield Finding(text=say("Only {free} of disk are free.", free=show_bytes(free)), severity="warning")
+
+
+def _energy(host: Sequence[Sample], records: Sequence[RequestRecord]) -> Iterator[Finding]:
+    """Say what the answers took, or why that is unknown."""
+    used = consumption(host, records)
+    if used is None:
+        told = host[0].get("absent", {}).get("energy_j") if host else None
+        yield from (Finding(text=each) for each in (NO_COUNTERS, NO_PACKAGE, NOT_ALLOWED) if str(each) == told)
+        return
+    text = say(
+        "The processor took {joules:.0f} J: {token:.2f} J for each token, {request:.1f} J for each answer.",
+        joules=used.joules,
+        token=used.joules_per_token or 0.0,
+        request=used.joules_per_request or 0.0,
+    )
+    if used.active_joules is not None:
+        text = say(
+            "{energy} Idling takes {watts:.1f} W; without it, the answers took {active:.0f} J.",
+            energy=text,
+            watts=used.idle_watts,
+            active=used.active_joules,
+        )
+    yield Finding(text=text)
 
 
 def _unexplained(records: Sequence[RequestRecord], host: Sequence[Sample], clock: _WallClock) -> Iterator[Finding]:

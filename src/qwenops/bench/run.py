@@ -218,6 +218,31 @@ class Run:
         """Open the run's workload with other options, such as another cache policy."""
         return open_workload(replace(self.options, **changes), salt=str(self.workload.facts.get("salt", "")))
 
+    def driven_elsewhere(
+        self, segment: Segment, began_ns: int, keep: Callable[[RequestRecord], None]
+    ) -> Callable[[RequestRecord], None]:
+        """Show a segment that other processes drive; return what takes its records, which `keep` is told too."""
+        progress = Progress()
+        self._scene = scene = _Scene(
+            segment=segment,
+            target="",
+            number=0,
+            first_index=0,
+            began_ns=self.origin_ns + began_ns,
+            progress=progress,
+            workload=self.workload,
+            keep=keep,
+        )
+        self._note_schedule(segment)
+
+        def take(record: RequestRecord) -> None:
+            progress.sent += 1
+            progress.done += record.failure is None
+            progress.failed += record.failure is not None
+            self._keep(scene, record)
+
+        return take
+
     def validity(self) -> Validity:
         """Judge the client so far."""
         return self._watch.judge()

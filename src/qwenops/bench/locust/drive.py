@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -92,6 +92,7 @@ async def locust(run: "Run", plan: LocustPlan, *, api_key: str = "") -> Conclusi
     folder.mkdir(exist_ok=True)
     file = run.folder.path / FILE
     write_text(file, locustfile(plan))
+    run.expected_s = None if plan.options.requests else plan.run_time_s
     merged = Merged(run=run, folder=folder, segment=_segment(plan))
     with ExitStack() as stack:
         group = _started(stack, plan, file, _environ(run, plan, folder, api_key), folder)
@@ -118,6 +119,10 @@ def _segment(plan: LocustPlan) -> Segment:
     return Segment(name=NAME, load=load, duration_s=plan.run_time_s)
 
 
+def _nobody(record: RequestRecord) -> None:
+    raise ValueError(record.index)  # a journal begins with its beginning
+
+
 @dataclass(slots=True, kw_only=True)
 class Merged:
     """What the workers recorded, read as it grows and written into the run's folder, each request once."""
@@ -128,6 +133,7 @@ class Merged:
     records: list[RequestRecord] = field(default_factory=list)
     began_ns: int | None = None
     """When the first worker had its first caller."""
+    _take: Callable[[RequestRecord], None] = field(default=_nobody)
     _read: dict[Path, int] = field(default_factory=dict)
     """By journal: how many of its bytes were read."""
 
@@ -139,10 +145,9 @@ class Merged:
         if begins and self.began_ns is None:
             self.began_ns = min(begins)
             self._note("began", at_ns=self.began_ns, first_index=0, segment=segment_data(self.segment))
+            self._take = self.run.driven_elsewhere(self.segment, self.began_ns, self.records.append)
         for line in records:
-            record = record_of(line)
-            self.records.append(record)
-            self.run.folder.add_record(record)
+            self._take(record_of(line))
 
     def finish(self, plan: LocustPlan) -> Driven:
         """Take over the rest, and return all of it.

@@ -12,15 +12,17 @@ WRONG: Check = at_most(say("Schedule lag"), 7.0, 5.0, unit=" ms")
 
 
 def test_when_everything_is_as_expected_it_passes() -> None:
-    conclusion = concluded([RIGHT, RIGHT])
+    conclusion = concluded([RIGHT, RIGHT], waiting=0.5, cores=2)
     assert (conclusion.outcome, conclusion.exit_code) == (Outcome.PASS, 0)
     assert conclusion.tables[0].rows == (("Requests", "3", "3", "ok"),) * 2
 
 
 def test_what_failed_is_said_with_what_was_expected_and_the_exit_code_is_not_zero() -> None:
-    conclusion = concluded([RIGHT, WRONG])
+    conclusion = concluded([RIGHT, WRONG], waiting=0.5, cores=2)
     assert (conclusion.outcome, conclusion.exit_code) == (Outcome.FAIL, EXIT_FAILED)
     assert conclusion.sentences[1] == "Schedule lag: expected <= 5 ms, measured 7 ms."
+    assert "not busy" in conclusion.sentences[-1]
+    assert "3.9 tasks want its 2 CPUs" in concluded([WRONG], waiting=3.9, cores=2).sentences[-1]
     data = conclusion_data(conclusion)
     assert [each["ok"] for each in data["data"]["checks"]] == [True, False]
 

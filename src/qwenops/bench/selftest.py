@@ -5,6 +5,7 @@ process of its own, over HTTP; then every way in which an answer can be written,
 """
 
 import asyncio
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,11 +46,17 @@ async def selftest(*, tell: Report = ignore, tries: int = 3) -> Conclusion:
         tell(0.9, say("Reading every kind of answer"))
         found += await check_answers(folder)
     tell(1.0, say("Done"))
-    return concluded(found)
+    return concluded(found, waiting=os.getloadavg()[0], cores=len(os.sched_getaffinity(0)))
 
 
-def concluded(checks: Sequence[Check]) -> Conclusion:
-    """Return what came out, as a table and in words."""
+def concluded(checks: Sequence[Check], *, waiting: float, cores: int) -> Conclusion:
+    """Return what came out, as a table and in words.
+
+    Args:
+        checks: What was checked.
+        waiting: How many tasks wanted to run on this machine, of late and on average.
+        cores: On how many CPUs.
+    """
     wrong = failed(checks)
     table = Table(
         title=say("Checks"),
@@ -69,7 +76,10 @@ def concluded(checks: Sequence[Check]) -> Conclusion:
         return Conclusion(outcome=Outcome.PASS, sentences=said, tables=(table,), data=data)
     names = tuple(say("{what}: expected {expected}, measured {measured}.", **_facts(each)) for each in wrong)
     head = say("{wrong} of {number} checks did not come out as expected.", wrong=len(wrong), number=len(checks))
-    last = say("If this machine was busy with something else, try again; else do not trust these figures here.")
+    if waiting > cores:
+        last = say("This machine is busy: {waiting:.1f} tasks want its {cores} CPUs.", waiting=waiting, cores=cores)
+    else:
+        last = say("This machine is not busy, so do not trust figures that were measured here.")
     return Conclusion(
         outcome=Outcome.FAIL, sentences=(head, *names, last), exit_code=EXIT_FAILED, tables=(table,), data=data
     )

@@ -10,6 +10,7 @@ from qwenops.bench.simulated.engine import SimulatedEngine, count_tokens, open_s
 from qwenops.bench.simulated.loop import VirtualClock, run
 from qwenops.engines.seam import EngineState
 from qwenops.errors import (
+    ConfigError,
     EngineCrashedError,
     EngineError,
     EngineUnavailableError,
@@ -236,6 +237,11 @@ def test_a_cached_beginning_makes_the_first_token_come_sooner() -> None:
     assert some >= 48
     assert cold_s is not None
     assert warm_s == pytest.approx(cold_s - some / 10)
+
+
+async def test_virtual_time_is_not_taken_for_real_time() -> None:
+    with pytest.raises(ConfigError, match="wants virtual time"):
+        open_simulated(PLAIN)
 
 
 async def test_on_the_machines_clock_the_times_are_those_of_the_model_within_milliseconds() -> None:

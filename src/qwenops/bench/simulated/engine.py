@@ -19,6 +19,7 @@ from qwenops.bench.simulated.options import Faults, Simulated, parse_simulated
 from qwenops.bench.target import Target
 from qwenops.engines.seam import EngineHealth, EngineInfo, EngineState
 from qwenops.errors import (
+    ConfigError,
     EngineCrashedError,
     EngineError,
     EngineUnavailableError,
@@ -237,10 +238,16 @@ def open_simulated(text: str, *, clock: Clock | None = None) -> Target:
     """Return the target that a text such as `simulated:?slots=4` names; without a clock, on that of the running loop.
 
     Raises:
-        ConfigError: The text is wrong.
+        ConfigError: The text is wrong, or wants virtual time where time is real.
     """
     simulated = parse_simulated(text)
-    engine = SimulatedEngine(simulated, clock=clock or running_clock())
+    clock = clock or running_clock()
+    if simulated.server.virtual and not clock.virtual:
+        raise ConfigError(
+            say("{text!r} wants virtual time, and this command runs in real time.", text=text),
+            hint=say("Leave virtual=1 out, or give every target of this command in virtual time."),
+        )
+    engine = SimulatedEngine(simulated, clock=clock)
     return Target(text=text, kind="simulated", engine=engine, model=simulated.server.model)
 
 

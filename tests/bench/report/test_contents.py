@@ -7,10 +7,11 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, crossed
+from qwenops.bench.conclusion import Table as Said
 from qwenops.bench.folder import RecordedRun, RunFolder, record_data, segment_data
-from qwenops.bench.report.contents import report_page
+from qwenops.bench.report.contents import report_page, said_table
 from qwenops.bench.report.write import write_report
-from qwenops.page.document import Block, Details, Figure, Notice, Page, Table, Tiles, Tone
+from qwenops.page.document import Block, Cell, Details, Figure, Notice, Page, Table, Tiles, Tone
 from qwenops.page.html import MAX_BYTES, render
 from qwenops.page.plot import Chart
 from qwenops.text import say
@@ -173,6 +174,38 @@ def test_findings_and_gaps_are_marked_in_the_plot_where_they_happened() -> None:
     assert ("gap", 150.0, 150.0) in marked
     assert ("finding", 330.0, 402.0) in marked
     assert [rule.title for rule in figure.plot.panels[0].rules] == ["ttft p95 < 2s"]
+
+
+def test_a_finding_about_the_whole_run_shades_nothing() -> None:
+    run = runs.load_run()
+    finding = {"text": "Other programs.", "severity": "warning", "from_ns": 0, "to_ns": 600 * runs.S}
+    page = report_page(replace(run, summary={**run.summary, "findings": [finding]}))
+    figure = next(block for section in page.sections for block in section.blocks if isinstance(block, Figure))
+    assert isinstance(figure.plot, Chart)
+    assert [span.kind for span in figure.plot.spans] == ["gap"]
+    assert "Notice: Other programs." in titles(list(page.head))
+
+
+def test_times_that_a_command_wrote_are_sorted_as_times() -> None:
+    rows = (("916 ms",), ("2.68 s",), (None,), ("n/a (40 < 299)",), ("-7.5%",))
+    table = said_table(Said(title="t", headings=("TTFT",), rows=rows))
+    cells = [each if isinstance(each, Cell) else Cell(text=each) for (each,) in table.rows]
+    assert [each.order for each in cells] == [0.916, 2.68, None, None, -7.5]
+    assert table.columns[0].numeric
+
+
+def test_what_could_not_be_watched_is_said_with_the_reason() -> None:
+    run = runs.load_run()
+    sample = {"at_ns": 0, "absent": {"frequency_hz": "the kernel does not tell it"}}
+    page = report_page(replace(run, host=[sample, *run.host]))
+    assert "the kernel does not tell it" in render(page)
+
+
+def test_an_overload_on_purpose_is_no_bad_news() -> None:
+    run = runs.load_run()
+    stressed = report_page(with_manifest(run, verb="stress"))
+    tiles = next(block for block in stressed.head if isinstance(block, Tiles))
+    assert tiles.tiles[0].tone is Tone.PLAIN
 
 
 def test_what_a_server_says_cannot_become_part_of_the_page() -> None:

@@ -1,11 +1,13 @@
 """From a recorded run to the page about it: what is read in which order."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from qwenops.bench.conclusion import Conclusion, conclusion_of
 from qwenops.bench.conclusion import Table as Said
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.report import distributions, facts, head, timeline
+from qwenops.bench.report.figures import NONE
 from qwenops.bench.report.grouped import Group, groups_of, merged
 from qwenops.bench.report.raw import raw_data
 from qwenops.bench.report.verbs import verb_blocks
@@ -137,7 +139,7 @@ def _result(run: RecordedRun, conclusion: Conclusion | None, judged: SloVerdict 
 def said_table(table: Said) -> Table:
     """Return a table of a conclusion as one of the page."""
     columns = [
-        Column(title=heading, numeric=any(isinstance(row[place], int | float) for row in table.rows))
+        Column(title=heading, numeric=any(_order(row[place]) is not None for row in table.rows))
         for place, heading in enumerate(table.headings)
     ]
     rows = [[_said_cell(each) for each in row] for row in table.rows]
@@ -147,11 +149,23 @@ def said_table(table: Said) -> Table:
 def _said_cell(value: str | float | None) -> Cell | str:
     match value:
         case None:
-            return "–"  # noqa: RUF001 -- says that there is no value
+            return NONE
         case int() | float():
             return Cell(text=number(value), order=float(value))
         case _:
-            return value
+            return Cell(text=value, order=_order(value))
+
+
+def _order(value: str | float | None) -> float | None:
+    """Return what a cell is sorted by where it begins with a number, times in seconds."""
+    if not isinstance(value, str):
+        return value
+    found = _NUMBER.match(value)
+    return float(found[1]) * _UNITS.get(found[2] or "", 1.0) if found else None
+
+
+_NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)(?: (ms|s|min|h)|%|$)")
+_UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def _when(run: RecordedRun, conclusion: Conclusion | None, rules: Mapping[str, Sequence[Rule]]) -> Section:
@@ -187,7 +201,7 @@ def _failed(groups: Sequence[Group]) -> Section:
 
 def _setting(run: RecordedRun) -> Section:
     watched = facts.validity_table(head.validity_of(run)["figures"])
-    blocks = [facts.again(run), *facts.setting_blocks(run), watched, raw_data(run)]
+    blocks = [facts.again(run), *facts.setting_blocks(run), watched, facts.unseen(run), raw_data(run)]
     return Section(title=say("How it was measured"), anchor="setting", blocks=[each for each in blocks if each])
 
 

@@ -169,6 +169,19 @@ def validity_table(figures: Mapping[str, float]) -> Table | None:
     return Table(title=say("How the client watched itself"), columns=columns, rows=rows) if rows else None
 
 
+def unseen(run: RecordedRun) -> Details | None:
+    """Return what could not be watched on this machine, and why; None where all could."""
+    pairs = {
+        str(name): str(reason)
+        for sample in (*run.host, *run.engine)
+        for name, reason in (sample.get("absent") or {}).items()
+    }
+    if not pairs:
+        return None
+    facts = Facts(title=say("Not known, and why"), pairs=list(pairs.items()))
+    return Details(summary=say("What could not be watched"), blocks=[facts])
+
+
 def failure_table(groups: Sequence[Group]) -> Table | None:
     """Return the failures by kind, with what they said; None where there are none."""
     records = [record for group in groups for record in group.records if record.failure is not None]

@@ -19,6 +19,7 @@ from qwenops.text import Text, say
 
 NUM_WINDOWS = 60
 MOST_NAMED = 10
+_NEARLY_ALL = 0.8
 _TTFT, _E2E, _FAILED = 0, 3, 1
 """Hues, the same in every plot."""
 
@@ -115,7 +116,7 @@ def latency_figure(run: RecordedRun, findings: Sequence[Finding], rules: Mapping
     limits = [*rules.get("ttft", ()), *rules.get("e2e", ())]
     panels = [Panel(y=Axis(title=say("Latency"), unit="s"), series=series, rules=limits, height=230)]
     panels += _sampled(run.host, HOST)
-    spans = [*_phases(run), *_gaps(run), *_found(findings)]
+    spans = [*_phases(run), *_gaps(run), *_found(run, findings)]
     return Figure(
         title=say("Latency over time, and what the machine did meanwhile"),
         plot=Chart(x=_time(), panels=panels, rules=_parts(run), spans=spans),
@@ -217,11 +218,18 @@ def _gaps(run: RecordedRun) -> list[Span]:
     ]
 
 
-def _found(findings: Sequence[Finding]) -> list[Span]:
-    return [
-        Span(begin=found.from_ns / NS_PER_S, end=(found.to_ns or found.from_ns) / NS_PER_S, title=found.text)
+def _found(run: RecordedRun, findings: Sequence[Finding]) -> list[Span]:
+    """Return the findings that are about a part of the time; what is always so stands at the top of the page."""
+    end_ns = max((driven.ended_ns for driven in run.drivens), default=0)
+    timed = [
+        (found.from_ns, found.to_ns if found.to_ns is not None else found.from_ns, found.text)
         for found in findings
         if found.from_ns is not None
+    ]
+    return [
+        Span(begin=begin / NS_PER_S, end=end / NS_PER_S, title=text)
+        for begin, end, text in timed
+        if end - begin < _NEARLY_ALL * end_ns
     ]
 
 

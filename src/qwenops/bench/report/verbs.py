@@ -9,6 +9,7 @@ from qwenops.bench.compare import blocks_of
 from qwenops.bench.conclusion import Conclusion
 from qwenops.bench.definitions import METRICS
 from qwenops.bench.drift import Kind, judge_drift, latency, memory_and_descriptors
+from qwenops.bench.drift import Series as Watched
 from qwenops.bench.drift import blocks_of as drift_blocks
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.knee import level_of
@@ -21,6 +22,8 @@ from qwenops.page.ticks import number
 from qwenops.text import Text, say
 
 _FEWEST_STEPS = 3
+_ENGINE_MEMORY = "engine_memory_bytes"
+_MANY_USERS = 16
 
 
 def verb_blocks(run: RecordedRun, conclusion: Conclusion) -> list[Block]:
@@ -133,7 +136,7 @@ def knee_figure(run: RecordedRun, data: Mapping[str, Any]) -> Figure | None:
         low, high = [max(0.0, each) for each, _ in spread], [each for _, each in spread]
         rates.append(Dots(title=name, x=climb.users, y=climb.per_s, low=low, high=high, hue=hue))
         if all(climb.law.get(key) is not None for key in ("one_per_s", "contention", "coherence")):
-            x = [1 + (most * 1.2 - 1) * step / 80 for step in range(81)]
+            x = [(most * 1.2) ** (step / 80) for step in range(81)]
             title = say("Universal Scalability Law") if len(climbs) == 1 else ""
             rates.append(Line(title=title, x=x, y=[_usl(each, climb.law) for each in x], hue=hue, dashed=True))
         if climb.law.get("knee_users") is not None:
@@ -147,7 +150,11 @@ def knee_figure(run: RecordedRun, data: Mapping[str, Any]) -> Figure | None:
     ]
     return Figure(
         title=say("What more callers bring, and what they cost"),
-        plot=Chart(x=Axis(title=say("Callers at the same time")), panels=panels, rules=rules),
+        plot=Chart(
+            x=Axis(title=say("Callers at the same time"), scale="log" if most >= _MANY_USERS else "linear"),
+            panels=panels,
+            rules=rules,
+        ),
         caption=say("Whiskers are two standard errors."),
     )
 
@@ -206,23 +213,28 @@ def objective_figure(data: Mapping[str, Any]) -> Figure | None:
 def drift_figures(run: RecordedRun) -> list[Figure]:
     """Return the level of every watched quantity over the time of a long run, with its slope."""
     records = [record for driven in run.drivens for record in driven.records if record.phase is Phase.MEASURE]
-    series = [*memory_and_descriptors(run.host), *(latency(records, name) for name in ("ttft", "e2e"))]
+    series = [*(latency(records, name) for name in ("ttft", "e2e")), *memory_and_descriptors(run.host)]
+    asked = [each for each in run.engine if isinstance(each.get(_ENGINE_MEMORY), int | float)]
+    if asked:
+        times = [each["at_ns"] / 1e9 for each in asked]
+        values = [float(each[_ENGINE_MEMORY]) for each in asked]
+        series.append(Watched(name=_ENGINE_MEMORY, kind=Kind.MEMORY, times_s=times, values=values))
     trends = {trend.name: trend for trend in judge_drift(series).trends}
     panels = []
     for each in series:
-        times, levels = drift_blocks(each)
+        at_s, levels = drift_blocks(each)
         trend = trends.get(each.name)
-        if trend is None or not times.size:
+        if trend is None or not at_s.size:
             continue
         factor, unit = (
             (1 / 2**20, "MiB") if each.kind is Kind.MEMORY else (1.0, "s" if each.kind is Kind.LATENCY else "")
         )
-        middle = float(times.mean())
+        middle = float(at_s.mean())
         around = {
-            name: [(trend.level + slope * (float(at) - middle)) * factor for at in times]
+            name: [(trend.level + slope * (float(at) - middle)) * factor for at in at_s]
             for name, slope in (("value", trend.slope.value), ("low", trend.slope.low), ("high", trend.slope.high))
         }
-        x = times.tolist()
+        x = at_s.tolist()
         edges = list(zip(around["low"], around["high"], strict=True))
         parts: list[Series] = [Dots(title=say("Level"), x=x, y=(levels * factor).tolist(), hue=0)]
         parts.append(Line(title=say("Slope"), x=x, y=around["value"], hue=1, dashed=True))
@@ -243,6 +255,7 @@ NAMES: Mapping[str, Text] = {
     "server_pss_bytes": say("Memory of the server (PSS)"),
     "server_descriptors": say("Open descriptors of the server"),
     "cgroup_memory_bytes": say("Memory of its control group"),
+    _ENGINE_MEMORY: say("Memory of the engine"),
     "ttft": METRICS["ttft"].title,
     "e2e": METRICS["e2e"].title,
 }

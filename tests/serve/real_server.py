@@ -1,7 +1,7 @@
 """A whole server as a process of its own, in front of the fake engine: `python -m tests.serve.real_server '{...}'`.
 
 The JSON argument: `options` (dotted keys to values), `config` (a JSON file of such, read again by a reload),
-`tokens_per_s`, `slots`, `open_s` (how long opening takes), `open_error`, `close_s` (how long closing takes),
+`tokens_per_s`, `slots`, `context_tokens`, `open_s` (how long opening takes), `open_error`, `close_s` (how long closing takes),
 `run_folder`.
 It prints the URL when it listens.
 """
@@ -63,7 +63,10 @@ def main(plan: dict[str, Any]) -> int:
         if plan.get("open_error"):
             raise ModelLoadError(plan["open_error"])
         timing = FakeTiming(decode_tokens_per_s=plan.get("tokens_per_s", 100.0), slots=plan.get("slots", 8))
-        engine = SlowToClose(model=MODEL, timing=timing, close_s=plan.get("close_s", 0.0))
+        context_tokens = plan.get("context_tokens", 8192)
+        engine = SlowToClose(
+            model=MODEL, timing=timing, context_tokens=context_tokens, close_s=plan.get("close_s", 0.0)
+        )
         return ServedModel(engine=engine, tokenizer=CharacterTokenizer())
 
     config = Path(plan["config"]) if plan.get("config") else None

@@ -147,6 +147,8 @@ class OllamaEngine:
             raise InvalidRequestError(
                 say("Ollama takes conversations, not tokens."), hint=say("Send messages."), param="prompt"
             )
+        if not prompt.messages:
+            raise InvalidRequestError(say("The prompt is empty."), hint=say("Send a message."), param="prompt")
         if sampling.max_tokens < 1:
             raise InvalidRequestError(
                 say("max_tokens is {given}.", given=sampling.max_tokens),

@@ -168,11 +168,12 @@ class OpenAIEngine:
                 param="max_tokens",
             )
         model = request.model or self.model.name
-        if isinstance(request.prompt, Messages):
-            return "/chat/completions", chat_body(model, request.prompt, sampling, self.model.owner)
-        if not request.prompt.ids:
+        prompt = request.prompt
+        if not (prompt.messages if isinstance(prompt, Messages) else prompt.ids):
             raise InvalidRequestError(say("The prompt is empty."), hint=say("Send at least one token."), param="prompt")
-        return "/completions", completion_body(model, request.prompt, sampling, self.model.owner)
+        if isinstance(prompt, Messages):
+            return "/chat/completions", chat_body(model, prompt, sampling, self.model.owner)
+        return "/completions", completion_body(model, prompt, sampling, self.model.owner)
 
     def _without(self, body: dict[str, Any]) -> dict[str, Any]:
         if not self._left_out:

@@ -57,7 +57,10 @@ _BY_STATUS: Mapping[int, type[QwenOpsError]] = {
     504: DeadlineError,
 }
 _LOADING = re.compile(r"\b(loading|starting|warming|not ready)\b", re.IGNORECASE)
-_TOO_LONG = re.compile(r"context (length|size|window)|maximum (sequence|input) length|too many tokens", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"context (length|size|window)|maximum (sequence|input) length|too many tokens|prompt (is too long|has \d+ tokens)",
+    re.IGNORECASE,
+)
 _NO_MODEL = re.compile(r"\bmodel\b.*\b(not found|does not exist|unknown)", re.IGNORECASE | re.DOTALL)
 
 

@@ -305,6 +305,8 @@ def _trend(series: Series) -> Trend | None:
     kendall = mann_kendall(levels, correlation=correlation)
     half = levels.size // 2
     later = theil_sen(times[half:], levels[half:])
+    sloped = kendall.p < _SLOPED
+    levels_off = sloped and slope.value > 0 and later.high < slope.value / 2
     return Trend(
         name=series.name,
         kind=series.kind,
@@ -315,9 +317,9 @@ def _trend(series: Series) -> Trend | None:
         tau=kendall.tau,
         p=kendall.p,
         correlation=correlation,
-        levels_off=slope.low > 0 and later.high < slope.value / 2,
+        levels_off=levels_off,
         # On a slope every part is a level of its own: there, steps are looked for in what the line leaves.
-        steps=_steps(times, levels - rough.value * times * (kendall.p < _SLOPED), correlation),
+        steps=() if levels_off else _steps(times, levels - rough.value * times * sloped, correlation),
         outcome=Outcome.STABLE,
     )
 

@@ -14,7 +14,7 @@ from qwenops.errors import EngineUnavailableError
 async def test_every_way_to_write_an_answer_and_every_way_to_fail_is_told_apart(tmp_path: Path) -> None:
     checks = await check_answers(tmp_path)
     assert failed(checks) == []
-    assert len(checks) == 19
+    assert len(checks) == 20
 
 
 async def test_a_failure_that_is_counted_as_another_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -355,7 +355,25 @@ async def _check_failures(folder: Path) -> list[Check]:
                 ok=said == (expected, retry_after_s),
             )
         )
-    return found
+    return [*found, await _check_refused(folder)]
+
+
+async def _check_refused(folder: Path) -> Check:
+    """Ask a server that was there and is gone."""
+    from qwenops.bench.simulated.server import serve_simulated
+
+    options = BenchOptions(folder=folder, prompt_tokens=64, max_tokens=4, timeout_s=10.0)
+    async with serve_simulated(ServerModel(SimulatedOptions())) as url:
+        target = await open_target(url, options)
+    try:
+        async with begin("selftest", {"": target}, options, opening=Opening(calibrate_s=0.0)) as run:
+            driven = await run.drive(Segment(name="one", load=ClosedLoop(users=1, requests=1)))
+    finally:
+        await target.engine.aclose()
+    measured = _shown(driven.records[0].failure, None)
+    expected = _shown(Failure.CONNECT, None)
+    name = say("Failure: {name}", name=say("connection refused"))
+    return Check(title=name, expected=expected, measured=measured, ok=measured == expected)
 
 
 async def _one(options: SimulatedOptions, faults: Faults, folder: Path, **more: Any) -> RequestRecord:

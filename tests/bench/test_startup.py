@@ -1,3 +1,4 @@
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -67,6 +68,7 @@ async def measured(folder: Path, launch: Launch, rounds: int = 1) -> Conclusion:
         return await startup(run, launch, rounds=rounds)
 
 
+@pytest.mark.proves("C3")
 @pytest.mark.slow
 async def test_each_phase_is_what_the_server_is_known_to_take(tmp_path: Path, model: Path) -> None:
     argv = [sys.executable, "-c", SERVER, "{port}", str(model)]
@@ -117,6 +119,18 @@ async def test_without_any_large_file_there_is_no_cold_start_and_it_is_said(tmp_
     conclusion = await measured(tmp_path / "runs", Launch(argv=argv, open_target=open_it, timeout_s=60))
     assert [each["state"] for each in conclusion.data["rounds"]] == ["warm"]
     assert "Not measured cold" in str(conclusion.findings[0].text)
+
+
+async def test_who_stops_it_in_the_middle_of_a_start_does_not_wait_for_the_server(tmp_path: Path, model: Path) -> None:
+    argv = [sys.executable, "-c", "import time; time.sleep(600)", "{port}"]
+    options = BenchOptions(folder=tmp_path / "runs", workload="calls-en", prompt_tokens=64)
+    async with begin("startup", {}, options, clock=RealClock(), opening=Opening(calibrate_s=0.0)) as run:
+        asyncio.get_running_loop().call_later(0.5, run.stop.set)
+        launch = Launch(argv=argv, open_target=open_it, timeout_s=600, files=[model])
+        async with asyncio.timeout(30):
+            conclusion = await startup(run, launch)
+    assert conclusion.data["rounds"] == []
+    assert "Interrupted: 0 starts" in str(conclusion.sentences[0])
 
 
 def test_dropped_files_are_not_in_memory_and_read_ones_are(model: Path) -> None:

@@ -52,6 +52,7 @@ def mean(samples: list[Mapping[str, Any]], name: str) -> float:
     return sum(values) / len(values)
 
 
+@pytest.mark.proves("C3")
 @pytest.mark.slow
 async def test_samples_say_what_a_known_process_does() -> None:
     with working() as pid:

@@ -168,7 +168,7 @@ def wrong(path: Path, line: int, what: str) -> ConfigError:
     """Say what is wrong with a line of a file."""
     return ConfigError(
         say("{path}, line {line}: {what}.", path=path, line=line, what=what),
-        hint=say("`qwenops bench load --help` shows what a workload's file may hold."),
+        hint=say("Mend the line or take it out; the documentation of `qwenops bench` shows the formats."),
     )
 
 

@@ -139,6 +139,70 @@ def test_a_process_that_ends_or_begins_meanwhile_is_no_jump() -> None:
     assert after.get("server_cpu_cores", 0.0) == 0.0
 
 
+def write(root: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def counted(second: int, *, group: str) -> dict[str, str]:
+    """Return what a machine with two CPUs and a limited server, process 50, has counted after some seconds.
+
+    Each second the server is stopped in 4 of 10 periods for 0.3 s, waits 0.5 s for the CPU and 0.2 s for memory, takes
+    0.8 s of CPU, faults 5 pages in from disk and reads 8 MiB; 10 % of the CPUs' time is stolen.
+    """
+    stat = ["S", "1", *["0"] * 20]
+    stat[9], stat[11], stat[17], stat[19], stat[21] = str(5 * second), str(80 * second), "4", "77", "1000"
+    throttled = (
+        f"nr_periods {10 * second}\nnr_throttled {4 * second}\nthrottled_time {300_000_000 * second}\n"
+        if "cpuacct" in group
+        else f"nr_periods {10 * second}\nnr_throttled {4 * second}\nthrottled_usec {300_000 * second}\n"
+    )
+    waited = "some avg10=0 avg60=0 avg300=0 total={}\nfull avg10=0 avg60=0 avg300=0 total=0\n"
+    return {
+        "proc/stat": f"cpu  {80 * second} 0 0 {100 * second} 0 0 0 {20 * second} 0 0\ncpu0 1 0 0 1\ncpu1 1 0 0 1\n",
+        "proc/50/stat": f"50 (server) {' '.join(stat)}",
+        "proc/50/io": f"read_bytes: {8 * 1024**2 * second}\n",
+        "proc/vmstat": f"pswpin {256 * second}\npswpout 0\n",
+        f"{group}/cpu.stat": throttled,
+        f"{group}/cpu.pressure": waited.format(500_000 * second),
+        f"{group}/memory.pressure": waited.format(200_000 * second),
+    }
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_servers_own_control_group_is_read_in_either_version(
+    tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    v1 = version == "v1"
+    group = "sys/fs/cgroup/cpu,cpuacct/srv" if v1 else "sys/fs/cgroup/srv"
+    limits = (
+        {f"{group}/cpu.cfs_quota_us": "80000", f"{group}/cpu.cfs_period_us": "100000"}
+        if v1
+        else {f"{group}/cpu.max": "80000 100000", f"{group}/memory.max": "3000000", f"{group}/memory.current": "123456"}
+    )
+    mount = (
+        "30 20 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+        if v1
+        else "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    )
+    member = "3:cpu,cpuacct:/srv\n" if v1 else "0::/srv\n"
+    write(tmp_path, {"proc/self/mountinfo": mount, "proc/50/cgroup": member, **limits, **counted(1, group=group)})
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    look = _Look(lambda: (50,), tmp_path, tmp_path)
+    now_s += 1.0
+    write(tmp_path, counted(2, group=group))
+    found = look.sample(0)
+    assert (found["throttled_ratio"], found["throttled_s"]) == (0.4, 0.3)
+    assert (found["server_cpu_cores"], found["server_major_faults_per_s"], found["server_threads"]) == (0.8, 5.0, 4)
+    assert (found["server_read_bytes_per_s"], found["swap_in_bytes_per_s"]) == (8 * 1024**2, 1024**2)
+    assert (found["cpu_steal_ratio"], found["cpu_busy_ratio"], found["cpus"]) == (0.1, 0.4, 2)
+    if not v1:
+        assert (found["cgroup_pressure_cpu_some_ratio"], found["cgroup_pressure_memory_some_ratio"]) == (0.5, 0.2)
+        assert (found["cgroup_memory_bytes"], found["cgroup_memory_limit_bytes"]) == (123456, 3000000)
+
+
 @pytest.mark.slow
 def test_looking_once_a_second_takes_at_most_half_a_hundredth_of_a_core() -> None:
     with working() as pid:

@@ -3,16 +3,21 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qwenops.bench.attainment import Observed, bracket, crossing, monotone_shares
 from qwenops.bench.capacity import HEADROOM, find_capacity, slo
-from qwenops.bench.conclusion import Outcome, conclusion_data, conclusion_of
+from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of
+from qwenops.bench.folder import read_run
 from qwenops.bench.options import BenchOptions
+from qwenops.bench.run import Opening, begin, finish
 from qwenops.bench.segment import OpenLoop
+from qwenops.bench.simulated import loop
 from qwenops.bench.slo import Decision, parse_slo
+from qwenops.bench.targets import open_target
 from qwenops.errors import ConfigError
 from tests.bench.queue_server import QueueServer
 from tests.bench.queues import mmc_wait_share
@@ -252,3 +257,25 @@ class TestCurve:
         free = crossing([seen(rate, misses) for rate, misses in rates], 0.05).interval
         bound = crossing([seen(rate, misses, time=20.0) for rate, misses in rates], 0.05).interval
         assert bound.high / bound.low > 1.5 * free.high / free.low
+
+
+class TestWholeRun:
+    @pytest.mark.slow
+    def test_the_capacity_of_a_simulated_server_is_found_through_everything_that_a_user_runs(
+        self, tmp_path: Path
+    ) -> None:
+        """M/M/1 at about 0.1 requests/s: schedule, client, engine and journal, in virtual time."""
+        options = BenchOptions(folder=tmp_path, slo="ttft p95 < 40s, errors < 1%", max_tokens=1, prompt_tokens=16)
+        text = "simulated:?virtual=1&service=exponential&service_s=5&slots=1"
+
+        async def main() -> Conclusion:
+            target = await open_target(text, options, model="simulated")
+            opening = Opening(out=tmp_path / "run", calibrate_s=0)
+            async with begin("slo", {"": target}, options, clock=loop.running_clock(), opening=opening) as run:
+                return finish(run, await slo(run, budget_s=60_000.0))
+
+        found = loop.run(main())
+        # An answer of one token has it at its end, and the time in M/M/1 is exponential with rate 1/5 - capacity.
+        assert found.data["capacity_per_s"] == pytest.approx(1 / 5 - math.log(20) / 40, rel=0.1)
+        assert found.outcome is Outcome.PASS
+        assert read_run(tmp_path / "run").summary["exit_code"] == 0

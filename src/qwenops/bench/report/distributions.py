@@ -90,7 +90,7 @@ def part_table(groups: Sequence[Group], summaries: Sequence[Summary]) -> Table:
 def distribution_blocks(groups: Sequence[Group], rules: Mapping[str, Sequence[Rule]]) -> list[Block]:
     """Return for each latency its cumulative curve, and its histogram."""
     blocks: list[Block] = []
-    shown = groups[:MOST_GROUPS]
+    shown = picked_groups(groups)
     for name in SHOWN:
         metric = METRICS[name]
         values = [(group.name, _values(group, metric)) for group in shown]
@@ -100,9 +100,16 @@ def distribution_blocks(groups: Sequence[Group], rules: Mapping[str, Sequence[Ru
         if len(values) > 1:
             histograms: list[Block] = [_histogram(metric, title, found, rules.get(name, ())) for title, found in values]
             blocks.append(Details(summary=say("The same as histograms"), blocks=histograms))
-    if len(groups) > MOST_GROUPS:
-        blocks.append(Paragraph(text=say("The first {num} parts are drawn.", num=MOST_GROUPS)))
+    if len(groups) > len(shown):
+        blocks.append(Paragraph(text=say("Of the {all} parts {num} are drawn.", all=len(groups), num=len(shown))))
     return blocks
+
+
+def picked_groups(groups: Sequence[Group]) -> list[Group]:
+    """Return all groups, or as many as can be told apart: the first, the last, and some evenly between them."""
+    if len(groups) <= MOST_GROUPS:
+        return list(groups)
+    return [groups[round(place * (len(groups) - 1) / (MOST_GROUPS - 1))] for place in range(MOST_GROUPS)]
 
 
 def _values(group: Group, metric: Metric) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":

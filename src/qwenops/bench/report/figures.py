@@ -18,7 +18,7 @@ def seconds(value: float | None) -> str:
     size = abs(value)
     if size >= 3600:  # noqa: PLR2004 -- an hour
         return f"{value / 3600:.0f} h {value % 3600 / 60:.0f} min"
-    if size >= 120:  # noqa: PLR2004 -- up to two minutes seconds are easy to read
+    if size >= 600:  # noqa: PLR2004 -- up to ten minutes seconds are easy to compare
         return f"{int(value // 60)} min {value % 60:.0f} s"
     if size >= 1 or size == 0:
         return f"{ticks.number(value)} s"

@@ -8,7 +8,8 @@ from qwenops.bench.record import Phase, RequestRecord
 from qwenops.bench.segment import Driven
 from qwenops.bench.stats import Bounds, Summary, summarise
 
-MOST_GROUPS = 8
+MOST_GROUPS = 7
+"""So many are drawn in one picture: as many as there are colours that can be told apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

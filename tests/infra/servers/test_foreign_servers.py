@@ -1,8 +1,11 @@
 """The engine and the measuring against real servers that we did not write."""
 
 import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.target import Target
 from qwenops.bench.targets import open_target
+from qwenops.command import run
 from qwenops.errors import InvalidRequestError, ModelNotServedError, PromptTooLongError, QwenOpsError
 from qwenops.generation import (
     Chunk,
@@ -165,3 +169,38 @@ async def test_an_unknown_model_is_refused(transformers_server: Foreign) -> None
         await answer(target)
     assert isinstance(refused.value, InvalidRequestError | ModelNotServedError)
     await target.engine.aclose()
+
+
+async def test_the_command_line_measures_it_from_end_to_end(foreign: Foreign, tmp_path: Path) -> None:
+    """And what the server timed itself fits into what was measured from outside."""
+    words = [
+        "bench",
+        "load",
+        foreign.url,
+        "--model",
+        foreign.model,
+        "--users",
+        "2",
+        "--requests",
+        "12",
+        "--warmup",
+        "2",
+    ]
+    words += ["--max-tokens", "8", "--prompt-tokens", "64", "--force-length", "--out", str(tmp_path / "run"), "--json"]
+    argv = [sys.executable, "-m", "qwenops", *words]
+    finished = await asyncio.to_thread(run, argv, timeout_s=120, env={"QWENOPS_LANG": "en"}, cwd=tmp_path)
+    assert json.loads(finished.stdout)
+    records = [json.loads(line) for line in (tmp_path / "run" / "requests.jsonl").read_text().splitlines()]
+    measured = [each for each in records if each["phase"] == "measure"]
+    assert len(measured) == 12
+    for each in measured:
+        assert "failure" not in each, each
+        assert each["token_source"] == "server"
+        assert 1 <= each["completion_tokens"] <= 8
+        assert each["sent_ns"] < each["first_byte_ns"] <= each["first_content_ns"] <= each["last_content_ns"]
+        if foreign.name == "llama-server":
+            assert each["completion_tokens"] == 8
+            whole_s = (each["ended_ns"] - each["sent_ns"]) / 1e9
+            assert each["reported"]["prompt_s"] + each["reported"]["predicted_s"] < whole_s + 0.005
+    assert "http://" in (tmp_path / "run" / "manifest.json").read_text()
+    assert (tmp_path / "run" / "report.html").stat().st_size < 300_000

@@ -72,16 +72,17 @@ def bootstrap_series(
     """
     rng = np.random.default_rng(seed)
     series = [np.asarray(run, dtype=np.float64) for run in runs]
+    lengths = [block_length(each) for each in series]
     total = max(1, sum(each.size for each in series))
     found = []
     for first in range(0, resamples, max(1, at_once // total)):
         num = min(max(1, at_once // total), resamples - first)
         if len(series) == 1:
-            found.append(statistic(_resampled(series[0], num, rng)))
+            found.append(statistic(_resampled(series[0], lengths[0], num, rng)))
         else:
             chosen = rng.integers(0, len(series), (num, len(series)))
             found += [
-                statistic(np.concatenate([_resampled(series[each], 1, rng)[0] for each in row])[None, :])
+                statistic(np.concatenate([_resampled(series[each], lengths[each], 1, rng)[0] for each in row])[None, :])
                 for row in chosen
             ]
     return np.concatenate(found)
@@ -142,9 +143,8 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def _resampled(series: Array, num: int, rng: np.random.Generator) -> Array:
-    """Draw a series `num` times in blocks of neighbours."""
-    length = block_length(series)
+def _resampled(series: Array, length: int, num: int, rng: np.random.Generator) -> Array:
+    """Draw a series `num` times in blocks of so many neighbours."""
     starts = rng.integers(0, series.size, (num, -(-series.size // length)))
     places = (starts[:, :, None] + np.arange(length)) % series.size
     drawn: Array = series[places.reshape(num, -1)[:, : series.size]]

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from qwenops.bench.attainment import Crossing, Observed, bracket, crossing
 from qwenops.bench.conclusion import EXIT_INCONCLUSIVE, EXIT_MISSED, Conclusion, Outcome, Table
 from qwenops.bench.options import BenchOptions
-from qwenops.bench.record import Failure, RequestRecord
+from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.slo import (
@@ -329,6 +329,11 @@ async def slo(run: "MeasuredRun", *, budget_s: float = BUDGET_S) -> Conclusion:
             say("There is no objective to judge by."), hint=say("Give one, for example --slo 'ttft p95 < 2s'.")
         )
     objective = parse_slo(options.slo)
+    warmup = 1 if options.warmup is None else options.warmup
+    if warmup:
+        await run.drive(
+            Segment(name="warm-up", load=ClosedLoop(users=1, requests=warmup), phase=Phase.WARMUP), overload=True
+        )
     if options.rate:
         return await _at_rate(run, objective, options.rate, budget_s)
     run.expected_s = budget_s

@@ -105,38 +105,40 @@ async def facing(
             await engine.aclose()
 
 
+CONVERSATION = Messages(
+    messages=(
+        Message(role="user", content="您好"),
+        Message(
+            role="assistant",
+            content="",
+            reasoning="hm",
+            tool_calls=(ToolCall(id="c", name="look", arguments='{"n": 1}'),),
+        ),
+        Message(role="tool", content="42", name="look"),
+    ),
+    tools=({"type": "function", "function": {"name": "look"}},),
+    enable_thinking=True,
+)
+WANTED = asked(
+    CONVERSATION,
+    temperature=0.5,
+    top_k=7,
+    top_p=0.9,
+    min_p=0.1,
+    repetition_penalty=1.1,
+    presence_penalty=1.0,
+    frequency_penalty=0.5,
+    seed=3,
+    stop=("a",),
+    logprobs=2,
+    structure=JsonSchema(schema='{"type": "object"}'),
+)
+
+
 class TestWhatIsAsked:
     async def test_a_conversation_goes_to_chat_by_ollamas_names(self) -> None:
-        conversation = Messages(
-            messages=(
-                Message(role="user", content="您好"),
-                Message(
-                    role="assistant",
-                    content="",
-                    reasoning="hm",
-                    tool_calls=(ToolCall(id="c", name="look", arguments='{"n": 1}'),),
-                ),
-                Message(role="tool", content="42", name="look"),
-            ),
-            tools=({"type": "function", "function": {"name": "look"}},),
-            enable_thinking=True,
-        )
-        wanted = asked(
-            conversation,
-            temperature=0.5,
-            top_k=7,
-            top_p=0.9,
-            min_p=0.1,
-            repetition_penalty=1.1,
-            presence_penalty=1.0,
-            frequency_penalty=0.5,
-            seed=3,
-            stop=("a",),
-            logprobs=2,
-            structure=JsonSchema(schema='{"type": "object"}'),
-        )
         async with facing(end(), num_ctx=2048) as (engine, server):
-            await answer(engine, wanted)
+            await answer(engine, WANTED)
         assert server.paths == ["/api/chat"]
         assert server.asked == [
             {

@@ -79,11 +79,11 @@ async def test_each_phase_is_what_the_server_is_known_to_take(tmp_path: Path, mo
     assert [each["state"] for each in rounds] == ["cold", "cold", "warm", "warm"]
     for each in rounds:
         assert each["failure"] == ""
-        assert 0.2 <= each["listening_s"] - each["running_s"] < 1.5
-        assert 0.35 <= each["ready_s"] - each["listening_s"] < 1.0
-        assert 0.5 <= each["first_token_s"] - each["ready_s"] < 1.0
-        assert each["first_ttft_s"] == pytest.approx(0.5, abs=0.15)
-        assert each["second_ttft_s"] == pytest.approx(0.1, abs=0.1)
+        # At least what it waits for, and on a busy machine not much more.
+        assert 0.2 <= each["listening_s"] - each["running_s"] < 3.0
+        assert 0.35 <= each["ready_s"] - each["listening_s"] < 2.0
+        assert 0.5 <= each["first_ttft_s"] <= each["first_token_s"] - each["ready_s"] < 2.0
+        assert 0.1 <= each["second_ttft_s"] < each["first_ttft_s"]
         assert each["peak_memory_bytes"] > 8 * 1024 * 1024
         # It read the model once: from disk where it was cold.
         assert each["resident_ratio"] == (0.0 if each["state"] == "cold" else 1.0)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from qwenops.bench.clock import RealClock
@@ -56,16 +57,21 @@ def mean(samples: list[Mapping[str, Any]], name: str) -> float:
 @pytest.mark.slow
 async def test_samples_say_what_a_known_process_does() -> None:
     with working() as pid:
+        times = psutil.Process(pid).cpu_times
+        before_s = sum(times()[:2])
         found = await watched(pid, 3.2)
-    assert 0.25 < mean(found[:-1], "server_cpu_cores") < 0.7
+        used_s = sum(times()[:2]) - before_s
+    assert sum(each["server_cpu_cores"] * each["interval_s"] for each in found) == pytest.approx(
+        used_s, rel=0.1, abs=0.1
+    )
     last = found[-1]
     assert last["server_rss_bytes"] > 40_000_000
     assert last["server_pss_bytes"] == pytest.approx(last["server_rss_bytes"], rel=0.4)
     assert last["server_descriptors"] >= 20
     assert last["server_threads"] == 1
     assert last["server_processes"] == 1
-    assert mean(found, "server_minor_faults_per_s") > 100
-    assert mean(found, "client_cpu_cores") < 0.2
+    assert mean(found, "server_minor_faults_per_s") > 50
+    assert 0 < mean(found, "client_cpu_cores") < 0.3
     assert last["memory_available_bytes"] < last["memory_total_bytes"]
     for each in found:
         assert each["cpu_busy_cores"] + 0.3 >= each["server_cpu_cores"] or each["interval_s"] < 0.3
@@ -78,7 +84,7 @@ async def test_somebody_else_at_work_is_seen_and_named() -> None:
     idle, busy = "import time; print(1, flush=True); time.sleep(60)", "print(1, flush=True)\nwhile True: pass"
     with working(idle) as server, working(busy) as other:
         found = await watched(server, 1.6)
-    assert mean(found, "other_cpu_cores") > 0.4
+    assert mean(found, "other_cpu_cores") > 0.25
     assert mean(found, "server_cpu_cores") < 0.2
     assert other in [each["pid"] for each in found[-1]["other_processes"]]
 

@@ -21,7 +21,6 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qwenops.bench.conclusion import Cell, Finding, Outcome, Table
 from qwenops.bench.definitions import METRICS, NS_PER_S
@@ -35,6 +34,7 @@ from qwenops.statistics.fits import (
     theil_sen,
 )
 from qwenops.statistics.hypotheses import holm
+from qwenops.statistics.samples import Array
 from qwenops.text import Text, say
 
 NUM_BLOCKS = 20
@@ -47,8 +47,6 @@ MIB = 2**20
 _STEP_PENALTY = 4.0
 _SHORTEST_LEVEL = 3
 _SLOPED = 0.05
-
-Array = npt.NDArray[np.float64]
 
 
 class Kind(StrEnum):

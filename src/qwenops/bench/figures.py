@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qwenops.bench.definitions import Metric, chunk_times_ns
 from qwenops.bench.record import RequestRecord
@@ -19,11 +18,10 @@ from qwenops.bench.segment import Driven
 from qwenops.bench.stats import parse_measure
 from qwenops.errors import ConfigError
 from qwenops.statistics.hypotheses import Statistic, block_length, bootstrap_series, mean_of
-from qwenops.statistics.samples import quantile_rank, smallest_n
+from qwenops.statistics.samples import Array, quantile_rank, smallest_n
 from qwenops.statistics.special import normal_quantile, t_quantile
 from qwenops.text import say
 
-Array = npt.NDArray[np.float64]
 Part = Driven | Mapping[str, Any]
 """A measured segment: with its records, or as `summary.json` has it."""
 

@@ -21,6 +21,7 @@ from qwenops.statistics.fits import (
 from qwenops.statistics.hypotheses import bootstrap_bca, bootstrap_series, holm, sign_flip_p, t_test_p, tost_p
 from qwenops.statistics.samples import (
     CONFIDENCE,
+    Array,
     Interval,
     Sides,
     Values,
@@ -41,6 +42,7 @@ from qwenops.statistics.special import binomial_cdf, normal_cdf, normal_quantile
 
 __all__ = [
     "CONFIDENCE",
+    "Array",
     "Interval",
     "Line",
     "Sides",

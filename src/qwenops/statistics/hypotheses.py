@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-from qwenops.statistics.samples import CONFIDENCE, Interval, Values
+from qwenops.statistics.samples import CONFIDENCE, Array, Interval, Values
 from qwenops.statistics.special import normal_cdf, normal_quantile, t_cdf
 
-Array = npt.NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Reduces the last axis: many resamples at once."""
 _EXACT = 16

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from qwenops.statistics.special import beta_quantile, binomial_cdf, t_quantile
 
-Values = Sequence[float] | npt.NDArray[np.float64]
+Array = npt.NDArray[np.float64]
+Values = Sequence[float] | Array
 Sides = Literal[1, 2]
 CONFIDENCE = 0.95
 _ROUNDING = 1e-9

@@ -160,7 +160,7 @@ class Chunk:
     """One piece of an answer.
 
     A chunk may hold text, tokens, both or neither (a token can be half a character, a remote server sends no ids).
-    Exactly the last one has a `finish_reason` and `usage`.
+    Exactly the last one has a `finish_reason` and `usage`; of a remote server that counts nothing, `usage` stays None.
     """
 
     text: str = ""

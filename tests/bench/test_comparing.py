@@ -28,7 +28,14 @@ def server(*, prefill: float = 800, seed: int = 1, spread: float = 0.02) -> str:
 
 
 def measured(
-    folder: Path, verb: Verb, targets: Sequence[str], plan: Plan, *, stop_after_s: float | None = None, **options: Any
+    folder: Path,
+    verb: Verb,
+    targets: Sequence[str],
+    plan: Plan,
+    *,
+    stop_after_s: float | None = None,
+    resumed: bool = False,
+    **options: Any,
 ) -> Conclusion:
     async def main() -> Conclusion:
         wanted = BenchOptions(folder=folder, max_tokens=8, prompt_tokens=128, **options)
@@ -36,7 +43,8 @@ def measured(
         for name, text in zip("AB", targets, strict=False):
             opened[name if len(targets) > 1 else ""] = await open_target(text, wanted, model="simulated")
         clock = loop.running_clock()
-        where = Opening(out=folder / "run", calibrate_s=0)
+        place = folder / "run"
+        where = Opening(resume_from=place, calibrate_s=0) if resumed else Opening(out=place, calibrate_s=0)
         async with begin("compare", opened, wanted, clock=clock, opening=where) as run:
             if stop_after_s is not None:
                 asyncio.get_running_loop().call_later(stop_after_s, run.stop.set)
@@ -45,6 +53,7 @@ def measured(
     return loop.run(main())
 
 
+@pytest.mark.proves("C1")
 def test_a_slower_server_is_found_and_the_ratio_is_true(tmp_path: Path) -> None:
     found = measured(
         tmp_path,
@@ -134,7 +143,22 @@ def test_blocks_are_measured_in_the_drawn_order(tmp_path: Path) -> None:
 def test_a_stopped_comparison_says_what_it_has(tmp_path: Path) -> None:
     found = measured(tmp_path, compare_targets, [server(), server(seed=2)], Plan(cool_s=0), stop_after_s=30)
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.data["primary"] is None or found.data["primary"]["pairs"] < 8
+    assert found.data["primary"]["pairs"] < 6
+    assert any("fewer than 6 decide nothing" in each for each in found.sentences)
+
+
+def test_a_comparison_that_is_continued_equals_one_that_was_not_disturbed(tmp_path: Path) -> None:
+    targets, plan = [server(), server(prefill=600, seed=2)], Plan(requests=4)
+    whole = measured(tmp_path / "whole", compare_targets, targets, plan)
+    measured(tmp_path / "parts", compare_targets, targets, plan, stop_after_s=12)
+    found = measured(tmp_path / "parts", compare_targets, targets, plan, resumed=True)
+    assert found == whole
+    moments = [
+        [(each.index, each.segment, each.sent_ns, each.prompt_hash, each.last_content_ns) for each in block.records]
+        for folder in ("whole", "parts")
+        for block in read_run(tmp_path / folder / "run").drivens
+    ]
+    assert moments[: len(moments) // 2] == moments[len(moments) // 2 :]
 
 
 def test_a_comparison_has_two_targets_and_noise_one(tmp_path: Path) -> None:

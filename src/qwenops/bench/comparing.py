@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwenops.bench.compare import (
+    FEWEST_PAIRS,
     LENGTH_TOLERANCE,
     Comparison,
     Design,
@@ -48,6 +49,7 @@ class Plan:
     """Pause between blocks."""
     primary: str = "e2e mean"
     secondary: tuple[str, ...] = ("ttft mean", "tpot mean", "output_tokens_per_s")
+    """With eight pairs, more than six of them could never be significant together."""
     effect: float = 0.03
     alpha: float = 0.05
 
@@ -189,14 +191,8 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
 def verdict(comparison: Comparison) -> Text:
     """Say what came out."""
     primary = comparison.primary
-    if (primary is None or primary.interval is None) and comparison.outcome is not Outcome.INCONCLUSIVE:
-        return say(
-            "{outcome}: the two fail differently often, and no pair of blocks has the figure {measure}.",
-            outcome=comparison.outcome.value.upper(),
-            measure=comparison.design.primary,
-        )
-    if primary is None or primary.interval is None:
-        return say("INCONCLUSIVE: no pair of blocks has the figure {measure}.", measure=comparison.design.primary)
+    if primary is None or primary.interval is None or primary.pairs < FEWEST_PAIRS:
+        return _too_little(comparison)
     change = {
         "measure": primary.measure,
         "change": primary.ratio - 1,
@@ -233,10 +229,29 @@ def verdict(comparison: Comparison) -> Text:
             )
 
 
+def _too_little(comparison: Comparison) -> Text:
+    """Say what came out where the figure that decides is missing, or nearly so."""
+    primary, measure = comparison.primary, comparison.design.primary
+    if comparison.outcome is not Outcome.INCONCLUSIVE:
+        return say(
+            "{outcome}: the two fail differently often, and too few pairs of blocks have the figure {measure}.",
+            outcome=comparison.outcome.value.upper(),
+            measure=measure,
+        )
+    if primary is None:
+        return say("INCONCLUSIVE: no pair of blocks has the figure {measure}.", measure=measure)
+    return say(
+        "INCONCLUSIVE: {pairs} pairs of blocks were measured; fewer than {fewest} decide nothing.",
+        pairs=primary.pairs,
+        fewest=FEWEST_PAIRS,
+    )
+
+
 def remarks(comparison: Comparison) -> tuple[Text, ...]:
     """Say what else is worth knowing."""
     said = []
-    if comparison.primary is not None and comparison.outcome is Outcome.INCONCLUSIVE:
+    enough = comparison.primary is not None and comparison.primary.pairs >= FEWEST_PAIRS
+    if comparison.primary is not None and enough and comparison.outcome is Outcome.INCONCLUSIVE:
         if comparison.pairs_needed is None:
             said.append(
                 say(

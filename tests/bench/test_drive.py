@@ -15,7 +15,7 @@ from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.simulated.engine import SimulatedEngine
 from qwenops.bench.simulated.loop import VirtualClock, run
-from qwenops.bench.simulated.options import Simulated, SimulatedOptions
+from qwenops.bench.simulated.options import Faults, Simulated, SimulatedOptions
 from qwenops.bench.stats import summarise
 from qwenops.engines.seam import Engine, EngineInfo
 from qwenops.errors import InsufficientDiskError
@@ -112,6 +112,19 @@ def test_callers_think_and_are_not_waited_for_while_they_do() -> None:
     found, kept, _ = driven(Segment(name="x", load=ClosedLoop(users=1, think_s=4.0), duration_s=12))
     assert [record.scheduled_ns for record in in_order(kept)] == [0, 5 * S, 10 * S]
     assert found.ended_ns == 12 * S
+
+
+def test_a_server_that_refuses_at_once_is_not_hammered() -> None:
+    async def main() -> list[RequestRecord]:
+        clock = VirtualClock()
+        engine = SimulatedEngine(Simulated(server=FIXED, faults=Faults(status=503)), clock=clock)
+        kept = Kept(line_to(engine, clock))
+        await drive(Segment(name="x", load=ClosedLoop(users=2), duration_s=10), kept.course(), asyncio.Event())
+        return kept.records
+
+    records = run(main())
+    assert len(records) == 20
+    assert {record.failure for record in records} == {Failure.SHED}
 
 
 def test_what_would_be_too_much_in_flight_is_dropped_and_told() -> None:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from qwenops.bench.calibrate import calibrate
-from qwenops.bench.clock import Clock, RealClock
+from qwenops.bench.clock import Clock
 from qwenops.bench.collect.collector import Collector
 from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Outcome, conclusion_data, crossed
 from qwenops.bench.conclusion import SCHEMA as SUMMARY_SCHEMA
@@ -33,6 +33,7 @@ from qwenops.bench.resume import Opening, Past, PastSegment, check_workload, los
 from qwenops.bench.schedule import schedule_hash
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.send import Errand, Line
+from qwenops.bench.simulated.loop import running_clock
 from qwenops.bench.target import Target
 from qwenops.bench.validity import ClientWatch, Validity, Verdict, bias_sentence
 from qwenops.bench.workload import Workload, open_workload
@@ -449,7 +450,7 @@ async def begin(
         verb: The command's name.
         targets: What is measured, by the names that records have; a single target has the empty name.
         options: How.
-        clock: Real or virtual; without one the machine's.
+        clock: Real or virtual; without one that of the loop that runs.
         listen: Is told how it goes.
         collectors: What else is looked at meanwhile.
         workload: What is asked; without one what `options.workload` names.
@@ -459,7 +460,7 @@ async def begin(
         RunFolderError: The folder is in use, damaged, or of a run with other options.
         InsufficientDiskError: There is no room for it.
     """
-    clock, opening = clock or RealClock(), opening or Opening()
+    clock, opening = clock or running_clock(), opening or Opening()
     async with AsyncExitStack() as stack:
         folder, manifest, past = open_folder(_new_manifest(verb, targets, options, clock, opening), options, opening)
         stack.callback(folder.close)

@@ -1,7 +1,8 @@
 """Flags that derive from the options of the parts, and the settings that come of them."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
@@ -58,9 +59,15 @@ def _as_flag(each: Declared) -> Callable[[Function], Function]:
     if each.spec.choices:
         common["metavar"] = "[" + "|".join(choice for choice in each.spec.choices if choice) + "]"
     else:
-        common["metavar"] = _METAVARS.get(each.spec.unit) or ("N" if each.type in {int, float} else "TEXT")
+        common["metavar"] = _METAVARS.get(each.spec.unit) or _metavar({each.type, *get_args(each.type)})
     # The text is parsed with the file's and the environment's, so that all three are refused in the same words.
     return click.option(name, each.flag, default=shown, show_default=bool(shown), **common)
+
+
+def _metavar(kinds: set[Any]) -> str:
+    if kinds & {int, float}:
+        return "N"
+    return "PATH" if Path in kinds else "TEXT"
 
 
 def settings(ctx: click.Context) -> Settings:

@@ -31,8 +31,8 @@ from qwenops.errors import InsufficientDiskError, RunFolderError
 from qwenops.text import say
 
 SCHEMA = "qwenops.run/1"
-MANIFEST = "manifest.json"
-SUMMARY = "summary.json"
+MANIFEST_FILE = "manifest.json"
+SUMMARY_FILE = "summary.json"
 
 JournalName = Literal["requests", "segments", "host", "engine"]
 
@@ -124,7 +124,7 @@ class RunFolder:
         self._journals = {}
         for name in get_args(JournalName):
             _journal_path(self.path, name).unlink(missing_ok=True)
-        (self.path / SUMMARY).unlink(missing_ok=True)
+        (self.path / SUMMARY_FILE).unlink(missing_ok=True)
 
     def add_record(self, record: RequestRecord) -> None:
         """Write a request that is over."""
@@ -144,11 +144,11 @@ class RunFolder:
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest."""
-        self._replace(MANIFEST, manifest)
+        self._replace(MANIFEST_FILE, manifest)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace the summary."""
-        self._replace(SUMMARY, summary)
+        self._replace(SUMMARY_FILE, summary)
 
     def close(self) -> None:
         """Make everything durable and give the lock back; a second call does nothing."""
@@ -314,7 +314,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: It is no run's folder, damaged, or of a newer version.
     """
-    manifest = _read_json(path / MANIFEST)
+    manifest = _read_json(path / MANIFEST_FILE)
     if manifest is None:
         raise RunFolderError(
             say("There is no run in {path}.", path=str(path)),
@@ -354,7 +354,7 @@ def read_run(path: Path) -> RecordedRun:
         drivens=drivens,
         host=list(read_lines(path, "host")),
         engine=list(read_lines(path, "engine")),
-        summary=_read_json(path / SUMMARY) or {},
+        summary=_read_json(path / SUMMARY_FILE) or {},
         gaps=gaps_of(lines),
     )
 
@@ -475,7 +475,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _check_empty(path: Path) -> None:
-    if (path / MANIFEST).exists():
+    if (path / MANIFEST_FILE).exists():
         raise RunFolderError(
             say("There is a run in {path} already.", path=str(path)),
             hint=say("Give another folder, or --resume to continue that run."),

@@ -1,8 +1,9 @@
 """`bench gate`: is a run worse than a baseline by more than is allowed? For continuous integration. Pure.
 
 Each figure gets a ratio against the baseline with a bootstrap interval: whole runs are drawn when there are several on
-a side, and blocks of neighbouring requests within each, because requests that queue behind one another are alike. With
-one run on a side nobody knows how much runs differ, and the result says so.
+a side, and blocks of neighbouring requests within each, because requests that queue behind one another are alike. One
+run on each side that asked the same is drawn together with the other, request by request; then nobody knows how much
+runs differ, and the result says so.
 
     REGRESSED (10)      a figure is surely worse by more than the limit; all figures share the error rate
     MISSED (11)         the run's own objective is surely missed
@@ -34,8 +35,8 @@ from qwenops.bench.conclusion import (
     Table,
 )
 from qwenops.bench.definitions import Better
-from qwenops.bench.figures import Part, check_figure, failed_and_sent, figure
-from qwenops.bench.folder import MANIFEST, RecordedRun, read_run
+from qwenops.bench.figures import Part, check_figure, failed_and_sent, figure, paired_logs
+from qwenops.bench.folder import MANIFEST_FILE, RecordedRun, read_run
 from qwenops.bench.record import Phase
 from qwenops.bench.segment import Driven
 from qwenops.bench.slo import Decision, Slo, judge
@@ -99,7 +100,7 @@ def read_side(path: Path) -> RecordedRun:
     """
     if path.is_dir():
         return read_run(path)
-    if (path.parent / MANIFEST).exists():
+    if (path.parent / MANIFEST_FILE).exists():
         return read_run(path.parent)
     try:
         summary = json.loads(path.read_text("utf-8"))
@@ -345,7 +346,8 @@ def _check(
                 "{segment}: there are too few samples for {measure}; it was not judged.", segment=segment, measure=text
             ),
         )
-    logs = ours.logs - theirs.logs
+    together = paired_logs(candidate, baseline, text, seed=_SEED)
+    logs = ours.logs - theirs.logs if together is None else together
     worse = logs if metric.better == "lower" else -logs
     limit = math.log1p(threshold.max_regress)
     outcome = Outcome.INCONCLUSIVE

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenops.bench.folder import (
-    MANIFEST,
+    MANIFEST_FILE,
     RunFolder,
     last_seen_ns,
     read_lines,
@@ -247,4 +247,4 @@ def _fresh(parent: Path, manifest: Mapping[str, Any]) -> Path:
     began = datetime.fromtimestamp(manifest["began_wall_ns"] / 1e9, tz=UTC)
     name = f"{began:%Y%m%d-%H%M%S}-{manifest['verb']}"
     paths = (parent / (name if not count else f"{name}-{count + 1}") for count in itertools.count())
-    return next(path for path in paths if not (path / MANIFEST).exists())
+    return next(path for path in paths if not (path / MANIFEST_FILE).exists())

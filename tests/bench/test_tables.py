@@ -1,0 +1,31 @@
+"""How figures are written for reading."""
+
+import pytest
+
+from qwenops.bench.stats import Estimate
+from qwenops.bench.tables import show_estimate, show_s
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (None, None),
+        (0.0, "0.00 ms"),
+        (0.00025, "0.25 ms"),
+        (0.0812, "81.2 ms"),
+        (0.812, "812 ms"),
+        (1.3249, "1.32 s"),
+        (13.249, "13.2 s"),
+        (132.49, "132 s"),
+    ],
+)
+def test_a_duration_has_three_digits_that_count(seconds: float | None, written: str | None) -> None:
+    assert show_s(seconds) == written
+
+
+def test_a_percentile_says_how_well_it_is_known() -> None:
+    assert show_estimate(Estimate(value=1.0, low=0.9, high=1.2)) == "1.00 s (900 ms - 1.20 s)"
+    assert show_estimate(Estimate(value=1.0, high=1.2)) == "1.00 s (< 1.20 s)"
+    assert show_estimate(Estimate(value=1.0)) == "1.00 s"
+    assert show_estimate(Estimate(value=None, note="n/a (40 < 299)")) == "n/a (40 < 299)"
+    assert show_estimate(None) is None

@@ -112,7 +112,7 @@ class TestOverload:
         overload = next(each for each in run.drivens if each.segment.name == "overload")
         assert isinstance(overload.segment.load, OpenLoop)
         assert overload.segment.max_in_flight is not None
-        assert overload.segment.max_in_flight <= 12
+        assert overload.segment.max_in_flight <= 16
         last = run.drivens[-1]
         assert (last.segment.name, last.segment.phase) == ("recovery", Phase.RECOVERY)
 

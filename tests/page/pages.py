@@ -78,9 +78,11 @@ def full_page(num_rows: int = 500) -> Page:
         columns={
             "at_s": [each / 7 for each in range(num_rows)],
             "value_s": [None if each % 50 == 3 else math.sqrt(each) for each in range(num_rows)],
+            "later_s": [None if each % 50 == 3 else math.sqrt(each) + each for each in range(num_rows)],
             "kind": [("plain", 'with "quotes", and commas')[each % 2] for each in range(num_rows)],
         },
-        steps={"at_s": 1e-6, "value_s": 1e-6},
+        steps={"at_s": 1e-6, "value_s": 1e-6, "later_s": 1e-6},
+        after={"later_s": "value_s"},
         absent=say("Too much for one page."),
     )
     tiles = Tiles(tiles=[Tile(name=say("Answered"), value="7 / 7", detail=say("none failed"), tone=Tone.GOOD)])

@@ -11,7 +11,7 @@ from itertools import pairwise
 from qwenops.page import ticks
 from qwenops.page.decimate import heaps
 from qwenops.page.document import Cell, Column, Table
-from qwenops.page.plot import Axis, Band, Bars, Chart, Lanes, Plot, Series
+from qwenops.page.plot import Axis, Band, Bars, Chart, Lanes, Panel, Plot, Series
 from qwenops.text import Text, say
 
 MOST_ROWS = 60
@@ -37,8 +37,11 @@ def _of_chart(chart: Chart, title: str) -> Table:
     places = sorted({x for panel in chart.panels for series in panel.series for x in _x(series)})
     low, high = (places[0], places[-1]) if places else (0.0, 1.0)
     whole = len(places) <= MOST_ROWS
+    alone = len(chart.panels) == 1
     reads = [
-        _whole(series, _name(panel.y, series)) if whole else _heaped(series, _name(panel.y, series), low, high)
+        _whole(series, _name(panel, series, alone=alone))
+        if whole
+        else _heaped(series, _name(panel, series, alone=alone), low, high)
         for panel in chart.panels
         for series in panel.series
     ]
@@ -85,10 +88,14 @@ def _heaped(series: Series, title: str, low: float, high: float) -> _Read:
     return _Read(title=title, at=at)
 
 
-def _name(axis: Axis, series: Series) -> str:
-    unit = f" ({axis.unit})" if axis.unit else ""
+def _name(panel: Panel, series: Series, *, alone: bool) -> str:
+    """Return what a column is called: the series, after its panel where there are several."""
+    axis = panel.y
     if not series.title:
         return _with_unit(axis)
+    unit = f" ({axis.unit})" if axis.unit else ""
+    if not alone and len(panel.series) > 1:
+        return say("{panel}: {what}{unit}", panel=axis.title, what=series.title, unit=unit)
     return say("{what}{unit}", what=series.title, unit=unit) if isinstance(series.title, Text) else series.title + unit
 
 
@@ -106,9 +113,11 @@ def _of_bars(chart: Chart, bars: Sequence[Bars], title: str) -> Table:
         text = f"{ticks.number(begin)}–{ticks.number(end)}"  # noqa: RUF001 -- a dash between two numbers
         heights = [ticks.number(each.y[number]) if number < len(each.y) else "" for each in bars]
         rows.append([Cell(text=text, order=(begin + end) / 2), *heights])
-    axes = [panel.y for panel in chart.panels for _ in panel.series]
+    alone = len(chart.panels) == 1
     columns = [Column(title=_with_unit(chart.x))]
-    columns += [Column(title=_name(axis, each), numeric=True) for axis, each in zip(axes, bars, strict=True)]
+    columns += [
+        Column(title=_name(panel, each, alone=alone), numeric=True) for panel in chart.panels for each in panel.series
+    ]
     return Table(title=title, columns=columns, rows=rows, sortable=False)
 
 

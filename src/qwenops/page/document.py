@@ -136,6 +136,8 @@ class RawData:
     """What is said where it would make the page too large and was left out."""
     steps: Mapping[str, float] = field(default_factory=dict)
     """Of the columns that may be rounded: the finest step that means anything, such as 1e-6 for seconds."""
+    after: Mapping[str, str] = field(default_factory=dict)
+    """Columns that are best stored as the difference to another one of the same step; they are read back whole."""
 
 
 Block = Notice | Paragraph | Table | Facts | Tiles | Figure | Code | Details | RawData

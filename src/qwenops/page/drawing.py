@@ -15,8 +15,8 @@ from qwenops.page.words import Words
 
 WIDTH, HEIGHT = 1000, 500
 """Units of the inner picture."""
-NUM_COLUMNS = 400
-"""Columns that a line is reduced to: about two pixels each at the page's full width."""
+NUM_COLUMNS = 320
+"""Columns that a line is reduced to: about three pixels each at the page's full width."""
 MOST_DOTS = 900
 FEW_DOTS = 40
 """Up to so many are drawn larger."""

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -91,20 +91,29 @@ def _with_raw(html: str, raws: list[tuple[int, RawData]], words: Words) -> str:
     """Put the raw data where it belongs, each as fine as the size that is left allows."""
     before, after = html.split(_RAW, 1)
     scripts = ""
-    left = MAX_BYTES - len(html.encode()) - 400 * len(raws)
+    left = MAX_BYTES - len(html.encode()) - 1000 * len(raws)
     for place, (number, data) in enumerate(raws):
         fit = raw.packed(data, max_bytes=max(left, 0) // (len(raws) - place))
         marker = f"<!--raw{number}-->"
         if fit is None:
             before = before.replace(marker, f"<p>{words.html(data.absent)}</p>")
             continue
-        text, _steps = fit
+        text, steps = fit
         left -= len(text)
         save = words.html(say("Save as {name}", name=data.file_name))
         button = f'<button type="button" class="save" data-raw="raw{number}" data-name="{escape(data.file_name)}">'
-        before = before.replace(marker, f"<p>{button}{save}</button></p>")
+        before = before.replace(marker, f"<p>{button}{save}</button> {_steps_said(steps, words)}</p>")
         scripts += f'<script type="application/gzip" id="raw{number}">{text}</script>'
     return before + scripts + after
+
+
+def _steps_said(steps: Mapping[str, float], words: Words) -> str:
+    """Say how fine the rounded columns are."""
+    if not steps:
+        return ""
+    return words.html(
+        say("Rounded to steps of {step}: {columns}.", step=f"{max(steps.values()):g}", columns=", ".join(steps))
+    )
 
 
 def _hash(text: str) -> str:

@@ -92,7 +92,9 @@ const unpack = async id => {
   for (const [name, column] of Object.entries(columns)) {
     if (column.words) { plain[name] = column.at.map(place => column.words[place]); continue; }
     let sum = 0;
-    const whole = column.is || column.by.map(each => sum += each);
+    const base = column.after && columns[column.after].is;
+    const whole = base ? column.is.map((each, row) => each === null ? null : each + base[row])
+      : column.is || column.by.map(each => sum += each);
     const digits = Math.max(0, -Math.floor(Math.log10(column.step) + 1e-9));
     plain[name] = whole.map(each => each === null ? null : Number((each * column.step).toFixed(digits)));
   }

@@ -42,14 +42,17 @@ def raw_data(run: RecordedRun) -> RawData | None:
     }
     for name in _NAMES:
         columns[name] = [_plain(getattr(record, name)) for record in records]
+    if len(set(columns["item"])) > len(records) // 2:
+        del columns["item"]  # the place in the run says as much, in no bytes
     kept = {name: values for name, values in columns.items() if any(value not in {None, ""} for value in values)}
     return RawData(
         title=say("Raw data"),
         file_name="requests.csv",
         columns=kept,
         steps={name: 1e-6 for name in _TIMES if name in kept},
+        after={"e2e_s": "ttft_s"} if "ttft_s" in kept else {},
         note=say(
-            "Every request is in this page, with times to the microsecond where they fit, else coarser. "
+            "Every request is in this page, with times as fine as fit. "
             "All moments, unrounded, are in `requests.jsonl` of the run's folder."
         ),
         absent=say("There are too many requests for one page; they are in `requests.jsonl` of the run's folder."),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qwenops.bench.conclusion import Outcome
-from qwenops.bench.figures import figure
+from qwenops.bench.figures import figure, paired_logs
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.gate import Threshold, gate, gate_conclusion, junit, markdown, read_side
 from qwenops.bench.load import load
@@ -160,6 +160,30 @@ def test_a_figure_that_has_no_place_in_a_gate_is_refused() -> None:
     rng = np.random.default_rng(13)
     with pytest.raises(ConfigError, match="icl"):
         gate([recorded(segment(rng))], [recorded(segment(rng))], Threshold(measures=("icl p95",)))
+
+
+def test_what_makes_requests_differ_drops_out_where_both_answered_the_same() -> None:
+    rng = np.random.default_rng(18)
+    lengths = np.exp(rng.normal(0, 0.7, 200))
+
+    def asked(slower: float) -> RecordedRun:
+        times = 0.2 * slower * lengths * np.exp(rng.normal(0, 0.03, 200))
+        return recorded(
+            driven([answer(each, at_s=each, ttft_s=float(at)) for each, at in enumerate(times)], window_s=200)
+        )
+
+    threshold = Threshold(measures=("ttft mean",))
+    base = asked(1.0)
+    assert gate([asked(1.0)], [base], threshold).exit_code == 0
+    assert gate([asked(1.1)], [base], threshold).exit_code == 10
+    missed = 0
+    for each in range(100):
+        logs = paired_logs(asked(1.0).drivens, base.drivens, "ttft mean", seed=each)
+        assert logs is not None
+        missed += not np.quantile(logs, 0.005) <= 0 <= np.quantile(logs, 0.995)
+    assert missed <= 10  # the noise of the baseline is the same in all of them
+    others = driven([answer(1000 + each) for each in range(200)])
+    assert paired_logs([others], base.drivens, "ttft mean", seed=1) is None
 
 
 def test_several_runs_show_how_much_runs_differ() -> None:

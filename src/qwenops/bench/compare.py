@@ -208,7 +208,7 @@ def _block(a: Driven, b: Driven, metric: Metric, statistic: str) -> tuple[float,
     if not statistic:
         found = (summarise(a).rates[metric.name], summarise(b).rates[metric.name])
     else:
-        answered_a, answered_b = _answered(a), _answered(b)
+        answered_a, answered_b = answered(a), answered(b)
         both = [key for key in answered_a if key in answered_b]
         found = (
             _statistic([answered_a[key] for key in both], metric, statistic),
@@ -218,7 +218,7 @@ def _block(a: Driven, b: Driven, metric: Metric, statistic: str) -> tuple[float,
     return (first, second) if first and second else None
 
 
-def _answered(driven: Driven) -> dict[tuple[str, int], RequestRecord]:
+def answered(driven: Driven) -> dict[tuple[str, int], RequestRecord]:
     """Return the good answers of a block by item, and by how often it had been asked before in the block."""
     asked: Counter[str] = Counter()
     found = {}
@@ -333,7 +333,7 @@ def _with_failures(outcome: Outcome, *, b_fails_more: bool) -> Outcome:
 def _length_ratio(pairs: Sequence[Pair]) -> float | None:
     sums = [0, 0]
     for a, b in pairs:
-        first, second = _answered(a), _answered(b)
+        first, second = answered(a), answered(b)
         for key in first.keys() & second.keys():
             lengths = first[key].completion_tokens, second[key].completion_tokens
             if lengths[0] is not None and lengths[1] is not None:

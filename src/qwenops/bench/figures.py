@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from qwenops.bench.compare import answered
 from qwenops.bench.definitions import Metric, chunk_times_ns
 from qwenops.bench.record import RequestRecord
 from qwenops.bench.segment import Driven
 from qwenops.bench.stats import parse_measure
 from qwenops.errors import ConfigError
-from qwenops.statistics.hypotheses import Statistic, block_length, bootstrap_series, mean_of
+from qwenops.statistics.hypotheses import Statistic, block_length, bootstrap_pairs, bootstrap_series, mean_of
 from qwenops.statistics.samples import Array, quantile_rank, smallest_n
 from qwenops.statistics.special import normal_quantile, t_quantile
 from qwenops.text import say
@@ -29,6 +30,8 @@ RESAMPLES = 4000
 _WINDOWS = 20
 """A rate is measured in so many parts of the window, to see how much it varies."""
 _FEWEST = 5
+_SAME = 0.9
+"""So much of what either side answered must be common for the sides to be drawn together."""
 _SURE = 0.975
 _RATES = ("output_tokens_per_s", "completed_rate", "achieved_rate")
 
@@ -72,7 +75,39 @@ def figure(parts: Sequence[Part], text: str, *, seed: int) -> Figure | None:
     if value <= 0 or not (drawn > 0).all():
         return None
     independent = len(series) if len(series) > 1 else total // block_length(series[0])
-    return Figure(value=value, logs=math.log(value) + _widening(independent) * (np.log(drawn) - math.log(value)))
+    return Figure(
+        value=value, logs=math.log(value) + _widening(max(2, independent)) * (np.log(drawn) - math.log(value))
+    )
+
+
+def paired_logs(candidate: Sequence[Part], baseline: Sequence[Part], text: str, *, seed: int) -> Array | None:
+    """Return the logarithms of candidate over baseline, over what both answered, drawn together.
+
+    Long prompts are long on both sides, so what makes requests differ drops out. None where that cannot be done: there
+    are several runs, a figure is no latency, or the two hardly answered the same.
+    """
+    metric, statistic = parse_measure(text)
+    if len(candidate) != 1 or len(baseline) != 1 or metric.of_request is None:
+        return None
+    ours, theirs = candidate[0], baseline[0]
+    if not isinstance(ours, Driven) or not isinstance(theirs, Driven):
+        return None
+    first, second = answered(ours), answered(theirs)
+    values = [
+        (one, other)
+        for key, record in second.items()
+        if key in first and (one := metric.of_request(first[key])) and (other := metric.of_request(record))
+    ]
+    p = None if statistic == "mean" else int(statistic[1:]) / 100
+    fewest = _FEWEST if p is None else smallest_n(p)
+    if len(values) < max(fewest, _SAME * max(len(first), len(second))):
+        return None
+    one, other = np.array(values, dtype=np.float64).T
+    reduce = mean_of if p is None else _quantile_of(p)
+    length = block_length(np.log(one / other))
+    drawn = bootstrap_pairs(one, other, reduce, seed=seed, length=length, resamples=RESAMPLES)
+    seen = math.log(float(reduce(one[None, :])[0]) / float(reduce(other[None, :])[0]))
+    return seen + _widening(max(2, one.size // length)) * (np.log(drawn[0] / drawn[1]) - seen)
 
 
 def failed_and_sent(parts: Sequence[Part]) -> tuple[int, int]:

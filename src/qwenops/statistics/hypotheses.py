@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from qwenops.statistics.samples import CONFIDENCE, Array, Interval, Values
 from qwenops.statistics.special import normal_cdf, normal_quantile, t_cdf
@@ -86,6 +87,20 @@ def bootstrap_series(
     return np.concatenate(found)
 
 
+def bootstrap_pairs(
+    one: Array, other: Array, statistic: Statistic, *, seed: int, length: int, resamples: int = 4000
+) -> tuple[Array, Array]:
+    """Return a statistic of many resamples of two series that belong together: both are drawn at the same places."""
+    rng = np.random.default_rng(seed)
+    found_one, found_other = [], []
+    at_once = max(1, 2_000_000 // one.size)
+    for first in range(0, resamples, at_once):
+        places = _places(one.size, length, min(at_once, resamples - first), rng)
+        found_one.append(statistic(one[places]))
+        found_other.append(statistic(other[places]))
+    return np.concatenate(found_one), np.concatenate(found_other)
+
+
 def block_length(series: Array) -> int:
     """Return how long blocks of neighbours must be to keep most of what ties them: 1 where nothing does.
 
@@ -143,10 +158,14 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 def _resampled(series: Array, length: int, num: int, rng: np.random.Generator) -> Array:
     """Draw a series `num` times in blocks of so many neighbours."""
-    starts = rng.integers(0, series.size, (num, -(-series.size // length)))
-    places = (starts[:, :, None] + np.arange(length)) % series.size
-    drawn: Array = series[places.reshape(num, -1)[:, : series.size]]
+    drawn: Array = series[_places(series.size, length, num, rng)]
     return drawn
+
+
+def _places(size: int, length: int, num: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    starts = rng.integers(0, size, (num, -(-size // length)))
+    places: npt.NDArray[np.int64] = (starts[:, :, None] + np.arange(length)) % size
+    return places.reshape(num, -1)[:, :size]
 
 
 @lru_cache(maxsize=4)

@@ -1,5 +1,6 @@
 """The law is found where it holds, with intervals that cover it, and a level that was not steady is told."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -133,6 +134,15 @@ def test_failures_are_no_throughput() -> None:
     found = level_of(closed(records, 1, 10.0), 1)
     assert (found.sent, found.failed) == (10, 5)
     assert found.per_s == pytest.approx(0.5)
+
+
+def test_a_crowd_that_waits_past_the_end_is_no_throughput() -> None:
+    # One a second, one after the other; twenty callers came at once, and ten are still waiting at the end.
+    waiting = [
+        dataclasses.replace(request(each, 0.0, each + 1.0), first_content_ns=round((each + 0.2) * S))
+        for each in range(20)
+    ]
+    assert level_of(closed(waiting, 20, 10.0), 20).per_s == pytest.approx(1.0, abs=0.05)
 
 
 def test_nothing_done_is_no_throughput() -> None:

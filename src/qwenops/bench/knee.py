@@ -108,12 +108,18 @@ def level_of(driven: Driven, users: int) -> Level:
 
 
 def _done(records: Sequence[RequestRecord], edges: Values) -> Values:
-    """Return how many requests were done between each two edges, each spread evenly over its time."""
+    """Return how many requests were done between each two edges, each spread evenly over the time it was worked on.
+
+    While it queues nothing of it is done: else a crowd that waits beyond the last edge would count as throughput. Work
+    on a request begins before its first content by the shortest time that any took to it.
+    """
     if not records:
         return np.zeros(edges.size - 1)
     sent = np.array([each.sent_ns for each in records], dtype=np.float64)
     ended = np.array([each.ended_ns for each in records], dtype=np.float64)
-    share = (edges[:, None] - sent[None, :]) / np.maximum(ended - sent, 1.0)[None, :]
+    first = np.array([each.first_content_ns or each.ended_ns for each in records], dtype=np.float64)
+    begun = np.maximum(sent, first - (first - sent).min())
+    share = (edges[:, None] - begun[None, :]) / np.maximum(ended - begun, 1.0)[None, :]
     done: Values = np.diff(np.clip(share, 0.0, 1.0).sum(axis=1))
     return done
 

@@ -33,7 +33,7 @@ install: $(VENV)/.demo ## Set up .venv for using qwenops
 
 develop: $(VENV)/.dev ## Set up .venv for working on qwenops
 
-demo: $(VENV)/.demo ## Convert a model, serve it, ask it, print what it took (MODEL=qwen3:0.6b for the real one)
+demo: $(VENV)/.demo ## Convert a model, serve it, ask it, measure it, print what it took (MODEL=qwen3:0.6b for the real one)
 	$(BIN)/qwenops demo $(if $(MODEL),--model $(MODEL))
 
 check: lint docs ## Lint, types, layers, documentation, and every test that needs no root and no extra program

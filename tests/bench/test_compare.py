@@ -7,9 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from qwenops.bench.compare import Design, Pair, check_design, compare, judge_logs
+from qwenops.bench.compare import Design, Pair, check_design, compare, failures_p, judge_logs
+from qwenops.bench.comparing import verdict
 from qwenops.bench.conclusion import Outcome
 from qwenops.bench.record import RequestRecord
+from qwenops.bench.segment import Driven
 from qwenops.errors import ConfigError
 from qwenops.statistics import binomial_interval
 from tests.bench.records import answer, driven, failed
@@ -159,6 +161,72 @@ def test_who_surely_fails_more_often_is_worse_however_quick() -> None:
     assert found.outcome is Outcome.REGRESSED
     swapped = compare([(b, a) for a, b in pairs], Design())
     assert swapped.outcome is Outcome.INCONCLUSIVE  # slower, and fails less
+
+
+def failing(pairs: Sequence[Pair], number: Callable[[int], int]) -> list[Pair]:
+    """Return the pairs with so many failures in each block of B."""
+    found = []
+    for place, (a, b) in enumerate(pairs):
+        records = [failed(each.index) if at < number(place) else each for at, each in enumerate(b.records)]
+        found.append((a, driven(records)))
+    return found
+
+
+@pytest.mark.parametrize("looks", [(6,), (7,), (8,), (6, 12), (8, 16)])
+def test_failures_decide_in_every_design_however_quick_the_answers(looks: tuple[int, ...]) -> None:
+    quicker = [-0.3 + 0.01 * (each % 3) for each in range(looks[-1])]
+    for look, until in enumerate(looks):
+        pairs = pairs_of(quicker[:until], requests=8)
+        for number in (4, 8):
+            found = compare(failing(pairs, lambda _, number=number: number), Design(looks=looks), look=look)
+            assert found.failures == (0, number * until)
+            assert found.failures_decide
+            assert found.outcome is Outcome.REGRESSED
+
+
+@pytest.mark.parametrize("looks", [(6,), (7,), (8,), (6, 12)])
+def test_latencies_still_decide_where_something_failed_on_both_sides(looks: tuple[int, ...]) -> None:
+    pairs = failing(pairs_of([-0.3 + 0.01 * (each % 3) for each in range(looks[0])], requests=8), lambda _: 1)
+    both = [(driven([failed(0), *a.records[1:]]), b) for a, b in pairs]
+    assert compare(both, Design(looks=looks), look=0).outcome is Outcome.IMPROVED
+
+
+@pytest.mark.parametrize("log", [-0.3, 0.0])
+def test_who_is_seen_to_fail_more_is_neither_better_nor_equal_before_that_is_proved(log: float) -> None:
+    pairs = pairs_of([log + 0.001 * (each % 3) for each in range(8)], requests=8)
+    found = compare(failing(pairs, lambda place: int(place < 2)), Design())
+    assert found.primary is not None
+    assert found.primary.outcome in {Outcome.IMPROVED, Outcome.EQUIVALENT}
+    assert not found.failures_decide
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "2 of 64 requests failed at B and 0 of 64 at A" in verdict(found)
+
+
+def test_one_block_that_fails_as_a_whole_proves_as_little_as_one_request() -> None:
+    pairs = pairs_of([0.0] * 8, requests=8)
+    assert failures_p(failing(pairs, lambda place: 8 * (place == 3))) > 0.5
+    assert failures_p(failing(pairs, lambda place: int(place != 3) + 1)) < 0.005
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("pairs", [6, 8])
+def test_equal_servers_are_seldom_said_to_fail_differently_often(alike: float, pairs: int) -> None:
+    """`alike` is how much the requests of a block share their fate: not at all, somewhat, wholly."""
+    rng = np.random.default_rng(17)
+    runs, requests, share = 300, 8, 0.3
+    others = 1 / alike - 1 if alike else 1e9
+    alarms = 0
+    for _ in range(runs):
+        if alike == 1:
+            counted = requests * (rng.random((pairs, 2)) < share)
+        else:
+            counted = rng.binomial(requests, rng.beta(share * others, (1 - share) * others, (pairs, 2)))
+        alarms += failures_p([(only_failures(a, requests), only_failures(b, requests)) for a, b in counted]) < 0.01
+    assert alarms <= 9  # three are expected at most; more than nine are rarer than one in 800
+
+
+def only_failures(number: int, requests: int) -> Driven:
+    return driven([answer()] * (requests - int(number)), dropped=int(number))
 
 
 def test_a_block_without_an_answer_counts_for_nothing() -> None:

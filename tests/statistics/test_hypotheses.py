@@ -7,7 +7,16 @@ import scipy.stats as truth
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenops.statistics import binomial_interval, bootstrap_bca, bootstrap_series, holm, sign_flip_p, t_test_p, tost_p
+from qwenops.statistics import (
+    binomial_interval,
+    bootstrap_bca,
+    bootstrap_series,
+    fisher_p,
+    holm,
+    sign_flip_p,
+    t_test_p,
+    tost_p,
+)
 from qwenops.statistics.hypotheses import block_length, mean_of
 
 VALUES = st.lists(st.floats(-100, 100), min_size=3, max_size=30).filter(lambda values: np.std(values) > 1e-3)
@@ -29,6 +38,13 @@ def test_values_that_do_not_vary_are_surely_what_they_are() -> None:
     assert tost_p([0.0, 0.0, 0.0], -0.1, 0.1) == 0
     assert t_test_p([0.0, 0.0, 0.0]) == 1
     assert t_test_p([1.0, 1.0, 1.0]) == 0
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 30), st.integers(0, 30))
+def test_fishers_test_has_the_tails_of_scipy(first: int, second: int, more: int, others: int) -> None:
+    table = [[first, more], [second, others]]
+    tails = [truth.fisher_exact(table, alternative=each).pvalue for each in ("less", "greater")]
+    assert fisher_p(first, first + more, second, second + others) == pytest.approx(min(1.0, 2 * min(tails)), rel=1e-9)
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=7))

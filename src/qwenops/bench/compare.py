@@ -8,8 +8,9 @@ that follows is about their mean:
 * a difference must be shown by Student's test and by flipping signs: one is exact for normal noise, the other for any
   symmetric noise, so a verdict is wrong at most as often as asked for if either fits;
 * EQUIVALENT means that two one-sided tests show the difference to be smaller than the effect that matters;
-* one figure decides, unless one of the two surely fails more often; the others are corrected for their number (Holm)
-  and reported beside it.
+* one figure decides, unless one of the two surely fails more often (Fisher's exact test over the requests, which are
+  worth fewer where failures come in blocks); while B is only seen to fail more by over 1 %, nothing good is said of it;
+* the other figures are corrected for their number (Holm) and reported beside it.
 
 More pairs may be measured when the first ones do not decide, by a rule that is fixed before: each look at the data has
 its share of the error rate (the first 70 %), and the shares add up to what was asked for.
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from qwenops.bench.conclusion import Outcome
 from qwenops.bench.definitions import Better, Metric
@@ -28,7 +30,7 @@ from qwenops.bench.record import RequestRecord
 from qwenops.bench.segment import Driven
 from qwenops.bench.stats import distribution, parse_measure, summarise
 from qwenops.errors import ConfigError
-from qwenops.statistics.hypotheses import bootstrap_bca, holm, sign_flip_p, t_test_p, tost_p
+from qwenops.statistics.hypotheses import bootstrap_bca, fisher_p, holm, sign_flip_p, t_test_p, tost_p
 from qwenops.statistics.samples import Interval, Values, mean_interval
 from qwenops.statistics.special import t_quantile
 from qwenops.text import say
@@ -39,6 +41,8 @@ FIRST_SHARE = 0.7
 """Of the error rate, for the first look; six pairs can still reach it (2 / 2^6 is 3.1 %)."""
 FAILURE_SHARE = 0.2
 """Of a look's error rate, for the question who fails more often; only where something failed."""
+MORE_FAILURES = 0.01
+"""So much more of B's requests failing, proved or not, is no improvement and no equivalence."""
 POWER = 0.8
 LENGTH_TOLERANCE = 0.02
 _SEED = 20_260_101
@@ -70,6 +74,12 @@ class Design:
         if not later:
             return self.alpha
         return self.alpha * (FIRST_SHARE if look == 0 else (1 - FIRST_SHARE) / later)
+
+    def share_for_failures(self, look: int) -> float:
+        """Return how much of a look's error rate failures take; flipping the signs of its pairs can reach the rest."""
+        whole, flips = self.share(look), 2.0 ** (1 - self.looks[look])
+        spare = whole - flips * (1 + 1e-6)
+        return min(whole * FAILURE_SHARE, spare) if spare > 0 else whole * FAILURE_SHARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +134,12 @@ class Comparison:
     """How many pairs would find the effect that matters in 80 % of the cases at this noise."""
     failures: tuple[int, int]
     """Failed requests of A and of B."""
+    asked: tuple[int, int]
+    """How many there were, interrupted ones apart."""
     failure_p: float
-    """That both fail equally often, by flipping the signs of the pairs' differences."""
+    """That both fail equally often."""
+    failures_decide: bool
+    """Whether one surely fails more often."""
     length_ratio: float | None
     """Tokens of B's answers over those of A's: times of answers of different lengths are not comparable."""
 
@@ -158,9 +172,11 @@ def check_design(design: Design) -> Design:
 def compare(pairs: Sequence[Pair], design: Design, *, look: int | None = None) -> Comparison:
     """Return what pairs of blocks prove at a look (by default the last one of the design)."""
     look = len(design.looks) - 1 if look is None else look
-    failures, failure_p, fails_more = _failures(pairs)
+    failures, asked = _failures(pairs, 0), _failures(pairs, 1)
+    failure_p = failures_p(pairs)
+    more = failures[1] / max(asked[1], 1) - failures[0] / max(asked[0], 1)
     whole = design.share(look)
-    for_failures = whole * FAILURE_SHARE if any(failures) else 0.0
+    for_failures = design.share_for_failures(look) if any(failures) else 0.0
     share = whole - for_failures
     primary = _ratio(design.primary, blocks_of(pairs, design.primary), design.effect, share)
     others = [
@@ -169,8 +185,11 @@ def compare(pairs: Sequence[Pair], design: Design, *, look: int | None = None) -
         if text != design.primary and (found := _ratio(text, blocks_of(pairs, text), design.effect, share))
     ]
     outcome = primary.outcome if primary else Outcome.INCONCLUSIVE
-    if failure_p < for_failures:
-        outcome = _with_failures(outcome, b_fails_more=fails_more)
+    proved = failure_p < for_failures
+    if proved:
+        outcome = _with_failures(outcome, b_fails_more=more > 0)
+    elif more > MORE_FAILURES and outcome in {Outcome.IMPROVED, Outcome.EQUIVALENT}:
+        outcome = Outcome.INCONCLUSIVE
     return Comparison(
         design=design,
         look=look,
@@ -180,7 +199,9 @@ def compare(pairs: Sequence[Pair], design: Design, *, look: int | None = None) -
         detectable=_detectable(primary, share),
         pairs_needed=_pairs_needed(primary, design, share),
         failures=failures,
+        asked=asked,
         failure_p=failure_p,
+        failures_decide=proved,
         length_ratio=_length_ratio(pairs),
     )
 
@@ -315,12 +336,52 @@ def _reach(sd: float, pairs: int, alpha: float) -> float:
     return (t_quantile(1 - alpha / 2, degrees) + t_quantile(POWER, degrees)) * sd / math.sqrt(pairs)
 
 
-def _failures(pairs: Sequence[Pair]) -> tuple[tuple[int, int], float, bool]:
-    """Return how many requests failed, the p-value of the difference, and whether B fails more."""
-    counted = [(summarise(a).counts, summarise(b).counts) for a, b in pairs]
-    shares = [second.failed / max(second.sent, 1) - first.failed / max(first.sent, 1) for first, second in counted]
-    totals = (sum(first.failed for first, _ in counted), sum(second.failed for _, second in counted))
-    return totals, sign_flip_p(shares) if any(shares) else 1.0, sum(shares) > 0
+def failures_p(pairs: Sequence[Pair]) -> float:
+    """Return how likely both sides fail equally often, for all that is seen.
+
+    Fisher's exact test over all requests, however few the pairs. Where failures come in blocks (a server that is gone
+    for a while), the blocks differ by more than chance, and the requests count for as many fewer as those say, made
+    larger by one standard error; so eight failures in one block prove no more than one.
+    """
+    counted = [(_failed_and_asked(a), _failed_and_asked(b)) for a, b in pairs]
+    sides = np.array(counted, dtype=np.float64).reshape(-1, 2, 2)
+    failed, asked = sides[:, :, 0].sum(axis=0), sides[:, :, 1].sum(axis=0)
+    if not failed.any() or not asked.all():
+        return 1.0
+    worth = _worth(sides)
+    numbers = [math.floor(each / worth + 1e-9) for each in asked]
+    less = int(failed[1] / asked[1] < failed[0] / asked[0])  # the side that fails less often
+    found = [0, 0]
+    found[less] = min(math.ceil(failed[less] / worth - 1e-9), numbers[less])
+    found[1 - less] = min(math.floor(failed[1 - less] / worth + 1e-9), numbers[1 - less])
+    if found[1 - less] * numbers[less] <= found[less] * numbers[1 - less]:
+        return 1.0
+    return fisher_p(found[0], numbers[0], found[1], numbers[1])
+
+
+def _worth(sides: npt.NDArray[np.float64]) -> float:
+    """Return how many requests are worth one, from how much more the blocks of a side differ than chance lets them."""
+    sides = sides[(sides[:, :, 1] > 0).all(axis=1)]
+    if len(sides) < 2:  # noqa: PLR2004 -- one block says nothing about blocks
+        return max(1.0, float(sides[:, :, 1].max(initial=1.0)))
+    shares, size = sides[:, :, 0] / sides[:, :, 1], float(sides[:, :, 1].mean())
+    middle = sides[:, :, 0].sum(axis=0) / sides[:, :, 1].sum(axis=0)
+    by_chance = float((middle * (1 - middle)).sum()) / size
+    ratio = float(shares.var(axis=0, ddof=1).sum()) / by_chance if by_chance > 0 else 1.0
+    return min(ratio * (1 + 1 / math.sqrt(len(sides) - 1)), max(1.0, size)) if ratio > 1 else 1.0
+
+
+def _failed_and_asked(driven: Driven) -> tuple[int, int]:
+    counts = summarise(driven).counts
+    return counts.failed + counts.dropped, counts.ok + counts.failed + counts.dropped
+
+
+def _failures(pairs: Sequence[Pair], which: int) -> tuple[int, int]:
+    """Return of A and of B how many requests failed (0), or how many there were (1)."""
+    return (
+        sum(_failed_and_asked(a)[which] for a, _ in pairs),
+        sum(_failed_and_asked(b)[which] for _, b in pairs),
+    )
 
 
 def _with_failures(outcome: Outcome, *, b_fails_more: bool) -> Outcome:

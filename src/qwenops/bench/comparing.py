@@ -183,7 +183,13 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
         "secondary": [_ratio_data(each) for each in comparison.secondary],
         "detectable": comparison.detectable,
         "pairs_needed": comparison.pairs_needed,
-        "failures": {"a": comparison.failures[0], "b": comparison.failures[1], "p": comparison.failure_p},
+        "failures": {
+            "a": comparison.failures[0],
+            "b": comparison.failures[1],
+            "asked_a": comparison.asked[0],
+            "asked_b": comparison.asked[1],
+            "p": comparison.failure_p,
+        },
         "length_ratio": comparison.length_ratio,
     }
 
@@ -202,6 +208,16 @@ def verdict(comparison: Comparison) -> Text:
         "effect": comparison.design.effect,
         "pairs": primary.pairs,
     }
+    if comparison.outcome is not primary.outcome and not comparison.failures_decide:
+        return say(
+            "INCONCLUSIVE: {measure} of B is {change:+.1%} against A, but {b} of {asked_b} requests failed at B and "
+            "{a} of {asked_a} at A; that is too few to prove anything, and too many for a good word.",
+            a=comparison.failures[0],
+            b=comparison.failures[1],
+            asked_a=comparison.asked[0],
+            asked_b=comparison.asked[1],
+            **change,
+        )
     if comparison.outcome is not primary.outcome:
         return say(
             "{outcome}: the two fail differently often, which outweighs {measure} ({change:+.1%}).",
@@ -251,7 +267,8 @@ def remarks(comparison: Comparison) -> tuple[Text, ...]:
     """Say what else is worth knowing."""
     said = []
     enough = comparison.primary is not None and comparison.primary.pairs >= FEWEST_PAIRS
-    if comparison.primary is not None and enough and comparison.outcome is Outcome.INCONCLUSIVE:
+    undecided = comparison.primary is not None and comparison.primary.outcome is Outcome.INCONCLUSIVE
+    if comparison.primary is not None and enough and undecided and comparison.outcome is Outcome.INCONCLUSIVE:
         if comparison.pairs_needed is None:
             said.append(
                 say(
@@ -406,9 +423,12 @@ def _findings(comparison: Comparison) -> tuple[Finding, ...]:
         found.append(Finding(text=text, severity="warning"))
     if any(comparison.failures):
         text = say(
-            "{a} requests failed at A and {b} at B (p {p:.3f}); latencies are compared over what both answered.",
+            "{a} of {asked_a} requests failed at A and {b} of {asked_b} at B (p {p:.4f}); latencies are compared over "
+            "what both answered.",
             a=comparison.failures[0],
             b=comparison.failures[1],
+            asked_a=comparison.asked[0],
+            asked_b=comparison.asked[1],
             p=comparison.failure_p,
         )
         found.append(Finding(text=text, severity="warning"))

@@ -18,7 +18,7 @@ from qwenops.statistics.fits import (
     pava,
     theil_sen,
 )
-from qwenops.statistics.hypotheses import bootstrap_bca, bootstrap_series, holm, sign_flip_p, t_test_p, tost_p
+from qwenops.statistics.hypotheses import bootstrap_bca, bootstrap_series, fisher_p, holm, sign_flip_p, t_test_p, tost_p
 from qwenops.statistics.samples import (
     CONFIDENCE,
     Array,
@@ -60,6 +60,7 @@ __all__ = [
     "change_points",
     "correlation_inflation",
     "dispersion",
+    "fisher_p",
     "holm",
     "kolmogorov_p",
     "ks_exponential",

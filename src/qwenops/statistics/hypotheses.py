@@ -1,4 +1,4 @@
-"""Tests of a mean and of many at once: bootstrap, sign flips, equivalence, Holm's correction."""
+"""Tests of a mean, of two proportions and of many at once: bootstrap, sign flips, equivalence, Fisher, Holm."""
 
 import itertools
 import math
@@ -144,6 +144,23 @@ def tost_p(values: Values, low: float, high: float) -> float:
     """Return the p-value of two one-sided tests: small means that the true mean lies between `low` and `high`."""
     degrees = len(values) - 1
     return max(t_cdf(-_t_of(values, low), degrees), t_cdf(_t_of(values, high), degrees))
+
+
+def fisher_p(first: int, num_first: int, second: int, num_second: int) -> float:
+    """Return Fisher's exact two-sided p-value of `first` in `num_first` and `second` in `num_second` being one share.
+
+    Twice the smaller tail: how likely, of all that happened, so few or fewer fall on one side by chance.
+    """
+    all_of_it, everybody = first + second, num_first + num_second
+    logs = np.concatenate((np.zeros(1), np.cumsum(np.log(np.arange(1, everybody + 1)))))  # of factorials
+    ways = np.arange(max(0, all_of_it - num_second), min(all_of_it, num_first) + 1)
+    chances = np.exp(
+        (logs[num_first] - logs[ways] - logs[num_first - ways])
+        + (logs[num_second] - logs[all_of_it - ways] - logs[num_second - all_of_it + ways])
+        - (logs[everybody] - logs[all_of_it] - logs[everybody - all_of_it])
+    )
+    tail = min(float(chances[ways <= first].sum()), float(chances[ways >= first].sum()))
+    return min(1.0, 2 * tail)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

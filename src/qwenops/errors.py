@@ -23,6 +23,7 @@ The tree::
     ├── InsufficientDiskError       exit 1   HTTP 507   needs more disk than is free
     ├── EngineError                 exit 1   HTTP 500   an engine failed at a request
     │   ├── EngineUnavailableError  exit 4   HTTP 503   an engine is not installed, not running or restarting
+    │   │   └── NoConnectionLeftError exit 4 HTTP 503   this machine, not the engine's, has no connection left
     │   ├── EngineCrashedError      exit 1   HTTP 502   an engine died or froze while it worked
     │   └── MalformedAnswerError    exit 1   HTTP 502   an engine's answer breaks its protocol
     ├── CommandError                exit 1   HTTP 500   another program failed
@@ -218,6 +219,12 @@ class EngineUnavailableError(EngineError):
     exit_code = 4
     http_status = 503
     code = "engine_unavailable"
+
+
+class NoConnectionLeftError(EngineUnavailableError):
+    """This side has no file, port or buffer left for one more connection; the engine has no part in it."""
+
+    code = "no_connection_left"
 
 
 class EngineCrashedError(EngineError):

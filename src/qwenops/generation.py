@@ -152,6 +152,8 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    unsaid: frozenset[str] = frozenset()
+    """Which of the three a remote server did not say; they are 0 here."""
     reported: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -164,6 +166,8 @@ class Chunk:
     """
 
     text: str = ""
+    is_added: bool = False
+    """Whether `text` only closes what a remote server left open (`</think>`): nothing came at that moment."""
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None

@@ -30,6 +30,7 @@ from qwenops.errors import (
     LimitExceededError,
     MalformedAnswerError,
     ModelNotServedError,
+    NoConnectionLeftError,
     OverloadedError,
     PromptTooLongError,
     QwenOpsError,
@@ -152,6 +153,7 @@ def test_the_answer_is_found_however_the_text_is_cut(thought: str, answer: str, 
     ("error", "failure"),
     [
         (EngineUnavailableError("x"), Failure.CONNECT),
+        (NoConnectionLeftError("x"), Failure.CLIENT),
         (DeadlineError("x"), Failure.TIMEOUT),
         (InvalidRequestError("x"), Failure.REJECTED),
         (PromptTooLongError("x"), Failure.REJECTED),
@@ -199,6 +201,21 @@ def test_a_stream_without_an_end_is_cut_and_one_without_content_is_empty() -> No
     assert sent(TimedEngine()).failure is Failure.CUT
 
 
+def test_what_the_engine_adds_to_close_the_text_is_no_content_and_has_no_moment() -> None:
+    closing = Chunk(text="</think>", is_added=True, finish_reason=FinishReason.STOP, usage=END.usage)
+    record = sent(TimedEngine(*said((0.5, "<think>"), (1.0, "so")), (3.0, closing)), record_text=True)
+    assert (record.num_chunks, record.last_content_ns, record.ended_ns) == (2, 2 * S, 4 * S)
+    assert record.answer == "<think>so</think>"
+
+
+def test_what_nobody_counted_is_none_and_never_zero() -> None:
+    unsaid = frozenset({"prompt_tokens", "completion_tokens", "cached_tokens"})
+    end = Chunk(finish_reason=FinishReason.STOP, usage=Usage(prompt_tokens=0, completion_tokens=0, unsaid=unsaid))
+    record = sent(TimedEngine(*said((0.5, "a"), (1.0, "b")), (1.5, end)))
+    assert (record.prompt_tokens, record.cached_tokens) == (None, None)
+    assert (record.completion_tokens, record.token_source) == (2, "estimate")
+
+
 def test_a_cancelled_request_has_a_record_of_what_was_there() -> None:
     async def main() -> RequestRecord:
         clock = VirtualClock()
@@ -217,7 +234,7 @@ def test_a_cancelled_request_has_a_record_of_what_was_there() -> None:
 
 def test_connections_and_first_bytes_come_from_the_engine() -> None:
     hooks: list[OnMoment | None] = []
-    moments: list[tuple[float, Moment]] = [(0.1, "connected"), (0.3, "first_byte")]
+    moments: list[tuple[float, Moment]] = [(0.1, "connected"), (0.2, "again"), (0.3, "first_byte")]
 
     async def tell() -> None:
         for at_s, moment in moments:
@@ -237,6 +254,7 @@ def test_connections_and_first_bytes_come_from_the_engine() -> None:
 
     record = run(main())
     assert (record.connected_ns, record.first_byte_ns) == (S + 100 * MS, S + 300 * MS)
+    assert record.tries == 2
     assert hooks[-1] is None
 
 

@@ -215,6 +215,7 @@ class TestWhatIsAnswered:
                     usage=Usage(
                         prompt_tokens=9,
                         completion_tokens=4,
+                        unsaid=frozenset({"cached_tokens"}),
                         reported={
                             "total_duration": 2.5,
                             "load_duration": 0.5,
@@ -225,11 +226,12 @@ class TestWhatIsAnswered:
                 ),
             ]
 
-    async def test_what_is_zero_is_missing_and_read_as_zero(self) -> None:
+    async def test_what_is_missing_is_not_taken_for_zero(self) -> None:
         async with facing(said("Hi"), {"message": {"role": "assistant", "content": ""}, "done": True}) as (engine, _):
             chunks = await answer(engine)
         assert chunks[-1].finish_reason is FinishReason.STOP
-        assert chunks[-1].usage == Usage(prompt_tokens=0, completion_tokens=0)
+        unsaid = frozenset({"prompt_tokens", "completion_tokens", "cached_tokens"})
+        assert chunks[-1].usage == Usage(prompt_tokens=0, completion_tokens=0, unsaid=unsaid)
 
     async def test_the_last_line_may_hold_content_and_say_that_the_length_ended_it(self) -> None:
         async with facing(said("a"), said("b") | END | {"done_reason": "length"}) as (engine, _):

@@ -1,9 +1,11 @@
 """The engine for servers of OpenAI's API, against servers that say exactly what they say."""
 
 import asyncio
+import errno
 import itertools
 import json
 import logging
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +27,7 @@ from qwenops.errors import (
     InvalidRequestError,
     LimitExceededError,
     MalformedAnswerError,
+    NoConnectionLeftError,
     OverloadedError,
     QwenOpsError,
 )
@@ -217,8 +220,34 @@ class TestWhatIsAnswered:
         async with facing() as (engine, _):
             assert await answer(engine) == [
                 Chunk(text="Hi"),
-                Chunk(finish_reason=FinishReason.STOP, usage=Usage(prompt_tokens=3, completion_tokens=1)),
+                Chunk(
+                    finish_reason=FinishReason.STOP,
+                    usage=Usage(prompt_tokens=3, completion_tokens=1, unsaid=frozenset({"cached_tokens"})),
+                ),
             ]
+
+    async def test_what_closes_an_open_thought_is_marked_as_added(self) -> None:
+        pieces = events(delta(reasoning_content="so"), delta(reason="stop"), usage(3, 1), "[DONE]")
+        async with facing(*pieces) as (engine, _):
+            chunks = await answer(engine, asked(THINKING))
+        assert [(each.text, each.is_added) for each in chunks] == [("<think>\nso", False), ("\n</think>\n\n", True)]
+
+    @pytest.mark.parametrize(
+        ("more", "said"),
+        [
+            ({}, None),
+            ({"prompt_tokens_details": {"cached_tokens": 0}}, 0),
+            ({"prompt_tokens_details": {"cached_tokens": None}}, None),
+            ({"timings": {"cache_n": 0}}, 0),
+        ],
+    )
+    async def test_what_the_server_does_not_say_is_not_known(self, more: dict[str, Any], said: int | None) -> None:
+        timings = {"timings": more["timings"]} if "timings" in more else {}
+        last = usage(9, 4, **{name: each for name, each in more.items() if name != "timings"}) | timings
+        async with facing(*events(delta(content="a", reason="stop"), last, "[DONE]")) as (engine, _):
+            found = (await answer(engine))[-1].usage
+        assert found is not None
+        assert (found.cached_tokens, "cached_tokens" in found.unsaid) == (0, said is None)
 
     async def test_a_piece_is_given_out_before_the_next_one_comes(self) -> None:
         pieces: list[bytes | float] = [
@@ -330,7 +359,7 @@ class TestWhatIsAnswered:
         async with facing(json.dumps(whole).encode(), content_type="application/json") as (engine, _):
             chunks = await answer(engine)
         assert (text_of(chunks), chunks[-1].finish_reason) == ("Hi", FinishReason.LENGTH)
-        assert chunks[-1].usage == Usage(prompt_tokens=3, completion_tokens=1)
+        assert chunks[-1].usage == Usage(prompt_tokens=3, completion_tokens=1, unsaid=frozenset({"cached_tokens"}))
 
     @pytest.mark.parametrize(
         "ending",
@@ -469,6 +498,18 @@ class TestWhatGoesWrong:
             with pytest.raises(EngineUnavailableError):
                 await answer(engine)
             await engine.aclose()
+
+    @pytest.mark.parametrize("number", [errno.EMFILE, errno.EADDRNOTAVAIL])
+    async def test_a_client_without_a_connection_left_blames_itself(
+        self, number: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def refuse(*_: Any, **__: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        async with facing() as (engine, _):
+            monkeypatch.setattr("aiohappyeyeballs.start_connection", refuse)
+            with pytest.raises(NoConnectionLeftError, match="This machine"):
+                await answer(engine)
 
     async def test_what_is_no_http_is_malformed(self) -> None:
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -106,6 +106,46 @@ class TestWhatAServerDoesNotKnow:
             await answer(engine, asked(temperature=1.0))
             assert server.asked[-1].keys() == known
 
+    async def test_a_refusal_in_the_middle_that_names_nothing_takes_no_field_away(self) -> None:
+        tries = 0
+
+        def reply(_: dict[str, Any]) -> Reply:
+            nonlocal tries
+            tries += 1
+            return refusing(400, {"error": "unexpected trouble"}) if tries == 2 else Reply(pieces=FINE)
+
+        async with scripted(reply, gets=MODELS) as server, opened(server.url) as engine:
+            await answer(engine, asked(ignore_eos=True))
+            with pytest.raises(InvalidRequestError):
+                await answer(engine, asked(ignore_eos=True))
+            await answer(engine, asked(ignore_eos=True))
+            assert len(server.asked) == 3
+            assert "ignore_eos" in server.asked[-1]
+            assert engine.info.left_out == ()
+
+    async def test_what_a_refusal_lists_as_known_is_not_left_out(self) -> None:
+        said = {"error": "unknown field `ignore_eos`, expected one of `model`, `seed`, `stream_options`"}
+        reply = lambda body: refusing(422, said) if "ignore_eos" in body else Reply(pieces=FINE)  # noqa: E731 -- short
+        async with scripted(reply, gets=MODELS) as server, opened(server.url) as engine:
+            await answer(engine, asked(ignore_eos=True, seed=1, temperature=1.0))
+            assert engine.info.left_out == ("ignore_eos",)
+
+    async def test_a_refusal_of_what_must_stay_takes_nothing_else_away(self) -> None:
+        said = {"error": {"message": "Unknown parameter: 'tools'."}}
+        async with scripted(lambda _: refusing(400, said), gets=MODELS) as server, opened(server.url) as engine:
+            with pytest.raises(InvalidRequestError):
+                await answer(engine, asked(replace(HELLO, tools=({"type": "function"},))))
+            assert len(server.asked) == 1
+
+    async def test_whoever_listens_is_told_that_a_request_goes_out_again(self) -> None:
+        told: list[str] = []
+        refusal = lambda unknown: refusing(400, {"error": f"unknown field {unknown}"})  # noqa: E731 -- short
+        known = set(self.PLAIN) | {"chat_template_kwargs"}
+        async with scripted(self.strict(known, refusal), gets=MODELS) as server, opened(server.url) as engine:
+            engine.listen_moments(lambda _, moment: told.append(moment))
+            await answer(engine, asked(temperature=1.0))
+            assert told.count("again") == len(server.asked) - 1 > 0
+
     async def test_structure_and_tools_are_never_left_out(self) -> None:
         refusal = lambda unknown: refusing(400, {"error": {"message": f"Unknown parameter: '{unknown[-1]}'."}})  # noqa: E731 -- short
         known = set(self.PLAIN) | {"stream_options", "chat_template_kwargs"}
@@ -214,9 +254,12 @@ class TestConnections:
         async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             engine = OpenAIEngine(Remote(api_url(f"http://127.0.0.1:{port}")), listed("m"))
+            told: list[str] = []
+            engine.listen_moments(lambda _, moment: told.append(moment))
             for _ in range(20):
                 assert text_of(await answer(engine)) == "Hi"
             assert answered == 20
+            assert told.count("again") == 1
             assert "connections" in engine.info.notes
             await engine.aclose()
             await asyncio.sleep(0.05)

@@ -17,6 +17,8 @@ TokenSource = Literal["server", "tokenizer", "estimate"]
 class Failure(StrEnum):
     """Why a request has no good answer."""
 
+    CLIENT = "client"
+    """The measuring side could not even send it: no file, port or buffer was left. No fault of the server."""
     CONNECT = "connect"
     """No connection, or the server was not ready."""
     TIMEOUT = "timeout"
@@ -64,6 +66,9 @@ class RequestRecord:
     scheduled_ns: int
     sent_ns: int | None = None
     """When it was handed to the client; a missing connection is opened after this moment."""
+    tries: int = 1
+    """How often it went out. More than once only where nothing was computed before: a connection that was kept turned
+    out to be closed, or the server refused a field as unknown. All count from the first time."""
     connected_ns: int | None = None
     """When its new connection stood; None when one was used again, or there is none."""
     first_byte_ns: int | None = None

@@ -26,6 +26,7 @@ from qwenops.errors import (
     LimitExceededError,
     MalformedAnswerError,
     ModelNotFoundError,
+    NoConnectionLeftError,
     OverloadedError,
     QwenOpsError,
 )
@@ -37,6 +38,7 @@ CLOSE_TIMEOUT_S = 5.0
 """How long an engine may take to let go of a request that was given up."""
 
 _FAILURES: tuple[tuple[tuple[type[QwenOpsError], ...], Failure], ...] = (
+    ((NoConnectionLeftError,), Failure.CLIENT),
     ((EngineUnavailableError,), Failure.CONNECT),
     ((EngineCrashedError,), Failure.CUT),
     ((MalformedAnswerError,), Failure.MALFORMED),
@@ -102,9 +104,12 @@ class FirstAnswer:
 class _Trace:
     """The moments of one request while it is in flight."""
 
-    __slots__ = ("answer", "connected_ns", "finish_reason", "first_byte_ns", "num_ids", "parts", "stamps", "usage")
+    __slots__ = (
+        *("answer", "connected_ns", "finish_reason", "first_byte_ns", "num_ids", "parts", "stamps", "tries", "usage"),
+    )
 
     def __init__(self) -> None:
+        self.tries = 1
         self.connected_ns: int | None = None
         self.first_byte_ns: int | None = None
         self.stamps: list[int] = []
@@ -208,13 +213,15 @@ class Line:
         parts = trace.parts if self._record_text else None
         async for chunk in stream:
             text = chunk.text
-            if text:
+            if text and not chunk.is_added:
                 moment_ns = now_ns()
                 stamps.append(moment_ns)
                 if answer.at_ns is None:
                     answer.push(text, moment_ns, stamps[0])
                 if parts is not None:
                     parts.append(text)
+            elif text and parts is not None:
+                parts.append(text)
             trace.num_ids += len(chunk.token_ids)
             if chunk.finish_reason is not None:
                 trace.finish_reason = chunk.finish_reason
@@ -226,8 +233,10 @@ class Line:
             return
         if moment == "connected":
             trace.connected_ns = self.clock.now_ns()
-        else:
+        elif moment == "first_byte":
             trace.first_byte_ns = self.clock.now_ns()
+        else:
+            trace.tries += 1
 
     def _record(
         self, errand: Errand, trace: _Trace, fault: _Fault | None, when_ns: tuple[int, int, int], user: int | None
@@ -246,6 +255,7 @@ class Line:
             target=self.name,
             scheduled_ns=scheduled_ns - self.origin_ns,
             sent_ns=sent_ns - self.origin_ns,
+            tries=trace.tries,
             connected_ns=self._since(trace.connected_ns),
             first_byte_ns=self._since(trace.first_byte_ns),
             first_content_ns=self._since(first_ns),
@@ -253,9 +263,9 @@ class Line:
             last_content_ns=self._since(stamps[-1] if stamps else None),
             ended_ns=ended_ns - self.origin_ns,
             chunk_gaps_us=_gaps_us(stamps),
-            prompt_tokens=usage.prompt_tokens if usage else None,
+            prompt_tokens=said_count(usage, "prompt_tokens"),
             completion_tokens=completion_tokens,
-            cached_tokens=usage.cached_tokens if usage else None,
+            cached_tokens=said_count(usage, "cached_tokens"),
             token_source=source,
             finish_reason=trace.finish_reason.value if trace.finish_reason else None,
             failure=fault.failure if fault else None,
@@ -281,11 +291,20 @@ def _english(error: QwenOpsError) -> str:
 
 def _tokens(trace: _Trace, *, is_whole: bool) -> tuple[int | None, TokenSource | None]:
     """Return how many tokens the answer has, and who says so; that of a failed one is not guessed."""
-    if trace.usage is not None:
-        return trace.usage.completion_tokens, "server"
+    said = said_count(trace.usage, "completion_tokens")
+    if said is not None:
+        return said, "server"
     if trace.num_ids:
         return trace.num_ids, "tokenizer"
     return (len(trace.stamps), "estimate") if is_whole else (None, None)
+
+
+def said_count(usage: Usage | None, name: str) -> int | None:
+    """Return one of the counts of a usage; None where nobody said it."""
+    if usage is None or name in usage.unsaid:
+        return None
+    number: int = getattr(usage, name)
+    return number
 
 
 def _gaps_us(stamps: list[int]) -> tuple[int, ...]:

@@ -42,6 +42,8 @@ from qwenops.text import Text, say
 DEFAULT_URL = "http://127.0.0.1:11434"
 Api = Literal["chat", "generate"]
 _OK = 200
+_COUNTS = {"prompt_eval_count": "prompt_tokens", "eval_count": "completion_tokens"}
+"""What Ollama counts, and what it is called here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,7 @@ class OllamaEngine:
         self._num_ctx = num_ctx
         self._max_running = max_running
         self._notes: dict[str, Text] = {}
+        self._left_out: tuple[str, ...] = ()
         self._running = 0
 
     @property
@@ -101,6 +104,7 @@ class OllamaEngine:
             logprobs=True,
             structure=True,
             notes={**self._notes, **self.remote.notes},
+            left_out=self._left_out,
             health=EngineHealth(
                 state=EngineState.CLOSED if self.remote.is_closed else EngineState.READY, running=self._running
             ),
@@ -156,6 +160,7 @@ class OllamaEngine:
                 param="max_tokens",
             )
         if sampling.ignore_eos:
+            self._left_out = ("ignore_eos",)
             self._notes["left_out"] = say("Ollama does not know ignore_eos; answers end where the model ends them.")
         body: dict[str, Any] = {
             "model": request.model or self.model.name,
@@ -207,12 +212,15 @@ class _Answer:
                 hint=say("Look into the server's log."),
             )
         cut = self._end.get("done_reason") == "length"
+        closing = self._text.finish(cut=cut)
         return Chunk(
-            text=self._text.finish(cut=cut),
+            text=closing,
+            is_added=bool(closing),
             finish_reason=FinishReason.LENGTH if cut else FinishReason.STOP,
             usage=Usage(
                 prompt_tokens=int(self._end.get("prompt_eval_count") or 0),
                 completion_tokens=int(self._end.get("eval_count") or 0),
+                unsaid=frozenset({"cached_tokens", *(name for key, name in _COUNTS.items() if key not in self._end)}),
                 reported=_seconds(self._end),
             ),
         )

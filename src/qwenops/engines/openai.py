@@ -2,8 +2,8 @@
 
 Ours, llama-server, vLLM, SGLang, Ollama's imitation and many more differ in the fields they know beyond OpenAI's own.
 A request is sent with all that it says; where the server refuses one of `openai_body.DISPENSABLE` as unknown, nothing
-was computed, and it is sent once more without it, as are all later ones (`info.notes` says so). Nothing else is tried
-again.
+was computed, and it is sent once more without it, as are all later ones (`info.left_out`, `info.notes`). A field that
+the server took before is left out only where a refusal names it. No failure is tried again.
 """
 
 import re
@@ -78,6 +78,7 @@ class OpenAIEngine:
         self._max_running = max_running
         self._notes = dict(notes or {})
         self._left_out: frozenset[str] = frozenset()
+        self._taken: set[str] = set()
         self._running = 0
 
     @property
@@ -93,6 +94,7 @@ class OpenAIEngine:
             logprobs=True,
             structure=True,
             notes={**self._notes, **self.remote.notes},
+            left_out=tuple(sorted(self._left_out)),
             health=EngineHealth(
                 state=EngineState.CLOSED if self.remote.is_closed else EngineState.READY, running=self._running
             ),
@@ -141,10 +143,14 @@ class OpenAIEngine:
         while True:
             sent = self._without(body)
             try:
-                return await self.remote.post(path, sent, request_id=request.id, trace=request.trace)
+                response = await self.remote.post(path, sent, request_id=request.id, trace=request.trace)
             except InvalidRequestError as error:
                 if not self._leave_out(sent, error):
                     raise
+                self.remote.tell(request.id, "again")
+            else:
+                self._taken |= sent.keys()
+                return response
 
     async def _whole(self, response: "aiohttp.ClientResponse") -> bytes:
         """Return the body of an answer that is no stream."""
@@ -184,9 +190,9 @@ class OpenAIEngine:
         """Learn from the refusal of `body` which of its fields the server does not know; say whether there are any."""
         if type(error) is not InvalidRequestError or not _UNKNOWN.search(error.message):
             return False
-        sent = {name for name in DISPENSABLE if name in body}
-        named = {name for name in sent if error.param == name or re.search(rf"\b{name}\b", error.message)}
-        unknown = named or sent
+        named = _named(body, error)
+        # Without a name it can be any of those that the server never took; if it took all, it is about something else.
+        unknown = (named or body.keys() - self._taken) & set(DISPENSABLE)
         if not unknown:
             return False
         self._left_out |= unknown
@@ -194,6 +200,13 @@ class OpenAIEngine:
             "The server does not know {fields}; requests go without.", fields=", ".join(sorted(self._left_out))
         )
         return True
+
+
+def _named(body: Mapping[str, Any], error: InvalidRequestError) -> set[str]:
+    """Return the fields of a body that a refusal names."""
+    words = re.split(r"\bexpected\b", error.message)[0]  # what follows are the fields that the server knows
+    quoted = {name for name in body if error.param == name or re.search(rf"(?:['\"`\[{{]|body\.){name}\b", words)}
+    return quoted or {name for name in DISPENSABLE if name in body and re.search(rf"\b{name}\b", words)}
 
 
 def _thinks(prompt: Prompt) -> bool:

@@ -82,8 +82,10 @@ class Answer:
                 hint=say("Look into the server's log."),
             )
         cut = self._reason in _LENGTHS
+        closing = self._text.finish(cut=cut)
         return Chunk(
-            text=self._text.finish(cut=cut),
+            text=closing,
+            is_added=bool(closing),
             finish_reason=FinishReason.LENGTH if cut else FinishReason.STOP,
             usage=_usage(self._usage, self._timings),
         )
@@ -136,11 +138,15 @@ def _usage(told: Mapping[str, Any] | None, timings: Mapping[str, Any] | None) ->
     if not told:
         return None
     details = told.get("prompt_tokens_details") or {}
-    cached = details.get("cached_tokens") or (timings or {}).get("cache_n") or 0
+    cached = details.get("cached_tokens")
+    counted = {
+        "prompt_tokens": told.get("prompt_tokens"),
+        "completion_tokens": told.get("completion_tokens"),
+        "cached_tokens": (timings or {}).get("cache_n") if cached is None else cached,
+    }
     return Usage(
-        prompt_tokens=int(told.get("prompt_tokens") or 0),
-        completion_tokens=int(told.get("completion_tokens") or 0),
-        cached_tokens=int(cached),
+        **{name: int(number or 0) for name, number in counted.items()},
+        unsaid=frozenset(name for name, number in counted.items() if number is None),
         reported=_seconds(timings or {}),
     )
 

@@ -1,12 +1,13 @@
 """What the engines share whose model is behind HTTP: one pool of connections, one way to ask, one way to fail.
 
-* One request is one try: whoever measures wants to know what the server did, not what a patient client made of it.
+* A failure is an answer: whoever measures wants to know what the server did, not what a patient client made of it.
 * Nothing comes between the server and the clock: no compression, no proxy from the environment, no redirects, a read
   buffer that holds back no server, and as many connections as there are streams.
 * A connection that nobody used for a few seconds is not used again: servers close theirs after five (uvicorn,
   llama-server, Node), and a request that meets such an end would look like a crash. llama-server also closes after
   each stream without saying so. A request that finds a used connection closed, without one byte of an answer, was not
-  read by anybody: it goes out once more, and from then on each request opens a connection of its own (`notes`).
+  read by anybody: it goes out once more (the moment `again`), and from then on each request opens a connection of its
+  own (`notes`).
 * The key travels as a bearer and is in no message: where a server repeats it, it is masked.
 """
 
@@ -28,6 +29,7 @@ from qwenops.errors import (
     EngineCrashedError,
     EngineUnavailableError,
     MalformedAnswerError,
+    NoConnectionLeftError,
     QwenOpsError,
 )
 from qwenops.text import Text, say
@@ -35,9 +37,9 @@ from qwenops.text import Text, say
 if TYPE_CHECKING:
     import aiohttp
 
-Moment = Literal["connected", "first_byte"]
+Moment = Literal["connected", "first_byte", "again"]
 OnMoment = Callable[[str, Moment], None]
-"""Is told the id of a request and what just happened to it."""
+"""Is told the id of a request and what just happened to it; `again`: it goes out once more."""
 
 CONNECT_S = 10.0
 QUESTION_S = 10.0
@@ -47,7 +49,7 @@ MAX_QUESTION_BYTES = 4 * 1024**2
 MAX_REFUSAL_BYTES = 64 * 1024
 READ_BUFFER_BYTES = 1024**2
 _DRAIN_S = 1.0
-_OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
+OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
 """What a connection lacks on this side."""
 
 
@@ -125,13 +127,13 @@ class Remote:
             if not (call.used_again and _found_closed(error)):
                 raise self.failure(error) from error
             await self._stop_using_again()
+            self.tell(request_id, "again")
             try:
                 response = await self._sent(path, encoded(body), trace, call)
             except _failures() as failure:
                 raise self.failure(failure) from failure
         self._open.add(response)
-        if self._hook is not None:
-            self._hook(request_id, "first_byte")
+        self.tell(request_id, "first_byte")
         if response.status == _OK:
             return response
         try:
@@ -139,6 +141,11 @@ class Remote:
         finally:
             self.let_go(response)
         raise refusal
+
+    def tell(self, request_id: str, moment: Moment) -> None:
+        """Tell whoever listens what just happened to a request."""
+        if self._hook is not None:
+            self._hook(request_id, moment)
 
     async def _sent(self, path: str, body: bytes, trace: Mapping[str, str], call: "_Call") -> "aiohttp.ClientResponse":
         return await self._opened().post(
@@ -283,8 +290,8 @@ class Remote:
 
     def _unreachable(self, error: "aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError") -> QwenOpsError:
         number = getattr(error, "errno", None)
-        if number in _OUT_OF:
-            return EngineUnavailableError(
+        if number in OUT_OF:
+            return NoConnectionLeftError(
                 say("This machine cannot open one more connection: {reason}.", reason=os.strerror(number)),
                 hint=say("Raise the limit of open files (`ulimit -n`), or ask with fewer connections."),
             )
@@ -332,9 +339,8 @@ class Remote:
         return aiohttp.TCPConnector(limit=self._num_connections, force_close=True)
 
     async def _connected(self, _session: Any, context: SimpleNamespace, _params: Any) -> None:
-        call = context.trace_request_ctx
-        if self._hook is not None and call is not None:
-            self._hook(call.request_id, "connected")
+        if (call := context.trace_request_ctx) is not None:
+            self.tell(call.request_id, "connected")
 
 
 class _Call:

@@ -85,6 +85,8 @@ class EngineInfo:
     threads: int = 0
     notes: Mapping[str, str] = field(default_factory=dict)
     """What was decided from this machine, each with its reason in a sentence."""
+    left_out: tuple[str, ...] = ()
+    """What requests ask for and a remote server turned out not to know, so that they go without (`notes` says more)."""
     fallback_for: str = ""
     """The configured model, when this one serves in its place."""
     health: EngineHealth = field(default_factory=EngineHealth)

@@ -1,4 +1,6 @@
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -55,11 +57,106 @@ def memory(values: Array, every_s: float = 3.0) -> Series:
 
 
 @pytest.mark.parametrize(("size", "correlation"), [(400, 0.0), (1200, 0.5), (1200, 0.9), (3600, 0.97)])
-def test_a_quiet_server_is_stable_also_when_its_figures_wander(size: int, correlation: float) -> None:
+def test_a_quiet_server_raises_no_alarm_also_when_its_figures_wander(size: int, correlation: float) -> None:
     rng = np.random.default_rng(size)
-    alarms = sum(judge_drift(soak(rng, size, correlation)).outcome is not Outcome.STABLE for _ in range(RUNS))
+    bad = {Outcome.LEAK, Outcome.DRIFT}
+    alarms = sum(judge_drift(soak(rng, size, correlation)).outcome in bad for _ in range(RUNS))
     assert binomial_interval(alarms, RUNS, 0.95).low <= 0.05
     assert alarms / RUNS <= 0.06
+
+
+def test_stable_is_said_only_where_harm_is_excluded() -> None:
+    """Memory that wanders by 100 MB within an hour hides a leak of hundreds of MiB per hour."""
+    rng = np.random.default_rng(11)
+    outcomes = []
+    for noise in wandering(rng, 20, 1200, 0.97):
+        found = judge_drift([memory(2e9 + 1e8 * noise)])
+        (trend,) = found.trends
+        outcomes.append(trend.outcome)
+        if trend.outcome is Outcome.STABLE:
+            assert trend.judged.high * 7 * 24 * 3600 <= trend.level
+        elif trend.outcome is Outcome.INCONCLUSIVE:
+            assert "cannot be excluded" in drift_sentences(found)[0] or "varies too much" in drift_sentences(found)[0]
+    assert outcomes.count(Outcome.INCONCLUSIVE) >= 15
+
+
+def test_quiet_memory_is_stable_within_twenty_minutes_and_says_what_it_excludes() -> None:
+    rng = np.random.default_rng(12)
+    stable = 0
+    for noise in wandering(rng, 40, 400, 0.5):
+        found = judge_drift([memory(2e9 + 1e6 * noise)])
+        stable += found.outcome is Outcome.STABLE
+    assert stable >= 36
+    calm = judge_drift([memory(2e9 + 1e5 * rng.normal(size=400))])
+    first, second = drift_sentences(calm)
+    assert first.startswith("STABLE")
+    assert "server_rss_bytes grows by less than" in second
+    assert "would do no harm within a week" in second
+
+
+def test_how_much_memory_there_is_says_what_does_no_harm() -> None:
+    values = 2e9 + 2e7 * np.random.default_rng(13).normal(size=400)
+    small, large = memory(values), memory(values)
+    found = [judge_drift([replace(each, most=most)]).trends[0] for each, most in ((small, 2.2e9), (large, 64e9))]
+    assert [each.outcome for each in found] == [Outcome.INCONCLUSIVE, Outcome.STABLE]
+
+
+def test_the_hours_that_are_advised_do_decide() -> None:
+    rng = np.random.default_rng(14)
+    noise = wandering(rng, 12, 20_000, 0.5) * 6e6
+    decided = asked = 0
+    for each in noise:
+        short = judge_drift([memory(2e9 + each[:400])])
+        if short.outcome is not Outcome.INCONCLUSIVE:
+            continue
+        asked += 1
+        hours = drift_data(short)["series"][0]["hours_to_decide"]
+        assert hours is not None
+        assert f"{hours:.1f} hours of measuring would decide" in drift_sentences(short)[0]
+        decided += judge_drift([memory(2e9 + each[: round(2 * hours * 1200)])]).outcome is Outcome.STABLE
+    assert asked >= 6
+    assert decided >= 0.75 * asked
+
+
+def test_latency_that_varies_too_much_is_undecided() -> None:
+    rng = np.random.default_rng(15)
+    times = list(np.arange(60) * 10.0)
+    found = judge_drift(
+        [Series(name="e2e", kind=Kind.LATENCY, times_s=times, values=list(np.exp(rng.normal(size=60))))]
+    )
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "a change of e2e by up to" in drift_sentences(found)[0]
+
+
+CACHE = 4e9
+
+
+@pytest.mark.parametrize(
+    ("filled", "outcome"),
+    [
+        (lambda hours: 3e9 * hours, Outcome.INCONCLUSIVE),
+        (lambda hours: np.minimum(4e9, 12e9 * hours), Outcome.STABLE),
+        (lambda hours: np.minimum(4e9, 20e9 * hours) + 5e8 * hours, Outcome.LEAK),
+    ],
+    ids=["still filling", "filled", "filled and leaking"],
+)
+def test_memory_in_which_a_cache_fills_is_no_leak(filled: Callable[[Array], Array], outcome: Outcome) -> None:
+    hours = np.arange(1200) * 3.0 / 3600
+    values = 1e9 + filled(hours) + 1e5 * np.random.default_rng(16).normal(size=1200)
+    found = judge_drift([replace(memory(values), explained=1e9 + CACHE)])
+    assert found.outcome is outcome
+    if outcome is Outcome.INCONCLUSIVE:
+        assert "smaller cache (kv_cache_bytes)" in drift_sentences(found)[0]
+    if outcome is not Outcome.STABLE:
+        assert judge_drift([memory(values)]).outcome is Outcome.LEAK
+
+
+def test_what_the_cache_may_grow_to_counts_from_the_first_sample() -> None:
+    samples = [{"at_ns": each * NS, "server_rss_bytes": 1e9 + each, "memory_total_bytes": 8e9} for each in range(50)]
+    (series,) = memory_and_descriptors(samples, cache_bytes=500)
+    assert (series.explained, series.most) == (1e9 + 500, 8e9)
+    (series,) = memory_and_descriptors(samples)
+    assert series.explained is None
 
 
 @pytest.mark.parametrize("mib_per_hour", [10, 50])

@@ -10,7 +10,12 @@ fill. Over the blocks:
 * a step is the best cut into levels, and must stand out of the noise of dependent blocks, too;
 * growth that ends is not a leak: the second half must still grow at half the pace.
 
-A verdict is about what matters (`Limits`) and is surely there. All series of a run share one error rate (Holm).
+A leak or a drift is about what matters (`Limits`) and is surely there; all series of a run share one error rate (Holm).
+STABLE is shown, too: the interval of the slope lies within what does no harm. Memory that at its fastest takes a week
+to fill what the server may have does none. What is neither shown is INCONCLUSIVE, with what cannot be excluded.
+
+A server's cache fills at first, often for hours. Where it says how large its cache is, memory up to that much above
+where it began tells nothing: what grows there is undecided, and what lies above is judged from there on.
 """
 
 import itertools
@@ -44,6 +49,10 @@ SKIPPED = 0.1
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
 MIB = 2**20
+WEEK_S = 7 * DAY_S
+USUAL_DESCRIPTORS = 1024
+"""How many a process may have where nobody has changed it."""
+_LEAST_LONGER = 1.25
 _STEP_PENALTY = 4.0
 _SHORTEST_LEVEL = 3
 _SLOPED = 0.05
@@ -68,6 +77,10 @@ class Series:
     times_s: Sequence[float]
     """Since the run's origin."""
     values: Sequence[float]
+    most: float | None = None
+    """How much of it the server may have; None when unknown."""
+    explained: float | None = None
+    """Up to here it grows because a cache fills; None when nothing is known of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +91,10 @@ class Limits:
     """Of memory and descriptors, as a share of their level."""
     latency_change: float = 0.05
     """Over the run, or at a step, as a share of its level."""
+    latency_shown: float = 0.2
+    """A server is stable whose latency surely changed by less than this over the run."""
+    fills_after_s: float = WEEK_S
+    """A server is stable whose memory surely takes longer to fill what it may have."""
     alpha: float = 0.04
     """For the trends; steps take the hundredth that is left of 5 %."""
 
@@ -111,8 +128,28 @@ class Trend:
     """Of neighbouring blocks."""
     levels_off: bool
     """Whether the second half grows at less than half the pace of the whole."""
+    later: Slope
+    """Per second, of the second half of the time."""
+    span_s: float
+    """The time looked at."""
+    most: float | None
+    explained: float | None
     steps: tuple[Step, ...]
     outcome: Outcome
+    harmless: float = 0.0
+    """Per second; a stable server's slope surely lies below."""
+
+    @property
+    def judged(self) -> Slope:
+        """The slope that says whether it is stable: what grows at first and then stays is judged by its second half."""
+        if self.kind is Kind.LATENCY:
+            return self.slope
+        return min(self.slope, self.later, key=lambda each: each.high)
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether it still is where a cache fills."""
+        return self.explained is not None and self.level <= self.explained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,16 +169,16 @@ def judge_drift(series: Sequence[Series], limits: Limits | None = None) -> Drift
     found = {each.name: _trend(each) for each in series}
     trends = [trend for trend in found.values() if trend is not None]
     adjusted = holm([trend.p for trend in trends])
-    judged = tuple(
-        replace(trend, p=p, outcome=_outcome(trend, p, limits)) for trend, p in zip(trends, adjusted, strict=True)
-    )
+    bounded = [
+        replace(trend, p=p, harmless=_harmless(trend, limits)) for trend, p in zip(trends, adjusted, strict=True)
+    ]
+    judged = tuple(replace(trend, outcome=_outcome(trend, limits)) for trend in bounded)
+    too_short = tuple(name for name, trend in found.items() if trend is None)
     outcomes = {trend.outcome for trend in judged}
-    worst = next((each for each in (Outcome.LEAK, Outcome.DRIFT, Outcome.STABLE) if each in outcomes), None)
-    return Drift(
-        outcome=worst or Outcome.INCONCLUSIVE,
-        trends=judged,
-        too_short=tuple(name for name, trend in found.items() if trend is None),
-    )
+    if too_short or not judged:
+        outcomes.add(Outcome.INCONCLUSIVE)
+    order = (Outcome.LEAK, Outcome.DRIFT, Outcome.INCONCLUSIVE, Outcome.STABLE)
+    return Drift(outcome=next(each for each in order if each in outcomes), trends=judged, too_short=too_short)
 
 
 def blocks_of(series: Series, num: int = NUM_BLOCKS) -> tuple[Array, Array]:
@@ -159,13 +196,19 @@ def blocks_of(series: Series, num: int = NUM_BLOCKS) -> tuple[Array, Array]:
     return ((edges[:-1] + edges[1:]) / 2)[filled], levels
 
 
-def memory_and_descriptors(samples: Iterable[Mapping[str, Any]]) -> tuple[Series, ...]:
+def memory_and_descriptors(samples: Iterable[Mapping[str, Any]], *, cache_bytes: int = 0) -> tuple[Series, ...]:
     """Return the series in samples of the host (`host.jsonl`); those that no sample has are left out.
 
     PSS counts shared pages once; where it can be read, RSS is not judged beside it.
+
+    Args:
+        samples: In the order in which they were taken.
+        cache_bytes: What the server's cache may grow to; 0 when nobody knows.
     """
     found: dict[str, tuple[list[float], list[float]]] = {}
+    most_bytes: float | None = None
     for sample in samples:
+        most_bytes = sample.get("cgroup_memory_limit_bytes") or sample.get("memory_total_bytes") or most_bytes
         for name in _HOST_SERIES:
             if isinstance(value := sample.get(name), int | float) and "at_ns" in sample:
                 times, values = found.setdefault(name, ([], []))
@@ -174,7 +217,14 @@ def memory_and_descriptors(samples: Iterable[Mapping[str, Any]]) -> tuple[Series
     enough = {name for name, (times, _) in found.items() if len(times) >= 2 * NUM_BLOCKS}
     dropped = {"server_rss_bytes"} if "server_pss_bytes" in enough else {"server_pss_bytes"} - enough
     return tuple(
-        Series(name=name, kind=kind, times_s=found[name][0], values=found[name][1])
+        Series(
+            name=name,
+            kind=kind,
+            times_s=found[name][0],
+            values=found[name][1],
+            most=most_bytes if kind is Kind.MEMORY else None,
+            explained=found[name][1][0] + cache_bytes if kind is Kind.MEMORY and cache_bytes else None,
+        )
         for name, kind in _HOST_SERIES.items()
         if name in found and name not in dropped
     )
@@ -196,13 +246,15 @@ def drift_sentences(drift: Drift) -> tuple[Text, ...]:
     """Say what came out, the worst first."""
     said = [_sentence(trend) for trend in drift.trends if trend.outcome is Outcome.LEAK]
     said += [_sentence(trend) for trend in drift.trends if trend.outcome is Outcome.DRIFT]
-    if not said and drift.trends:
+    said += [_undecided(trend) for trend in drift.trends if trend.outcome is Outcome.INCONCLUSIVE]
+    if drift.outcome is Outcome.STABLE:
         names = ", ".join(trend.name for trend in drift.trends)
         said.append(say("STABLE: nothing that matters changed in {names}.", names=names))
+        said += [_excluded(trend) for trend in drift.trends]
     if drift.too_short:
         said.append(
             say(
-                "Too few samples to judge {names}: measure longer.",
+                "INCONCLUSIVE: too few samples to judge {names}; measure longer.",
                 names=", ".join(drift.too_short),
             )
         )
@@ -230,6 +282,17 @@ def drift_findings(drift: Drift) -> tuple[Finding, ...]:
         Finding(text=say("{name} grew at first and then levelled off.", name=trend.name))
         for trend in drift.trends
         if trend.levels_off
+    ]
+    found += [
+        Finding(
+            text=say(
+                "{name} lies within what the server's cache fills at first (up to {bytes:,.0f} MiB).",
+                name=trend.name,
+                bytes=(trend.explained or 0.0) / MIB,
+            )
+        )
+        for trend in drift.trends
+        if trend.is_filling and trend.slope.low > 0
     ]
     return tuple(found)
 
@@ -276,6 +339,9 @@ def drift_data(drift: Drift) -> dict[str, Any]:
                 "tau": trend.tau,
                 "p": trend.p,
                 "correlation": trend.correlation,
+                "harmless_per_hour": trend.harmless * HOUR_S,
+                "explained": trend.explained,
+                "hours_to_decide": _hours(trend) if trend.outcome is Outcome.INCONCLUSIVE else None,
                 "levels_off": trend.levels_off,
                 "steps": [{"at_s": step.at_s, "before": step.before, "after": step.after} for step in trend.steps],
                 "outcome": trend.outcome.value,
@@ -293,6 +359,7 @@ _HOST_SERIES: Mapping[str, Kind] = {
 
 
 def _trend(series: Series) -> Trend | None:
+    series = _after_filling(series)
     times, levels = blocks_of(series)
     if levels.size < FEWEST_BLOCKS:
         return None
@@ -316,10 +383,27 @@ def _trend(series: Series) -> Trend | None:
         p=kendall.p,
         correlation=correlation,
         levels_off=levels_off,
+        later=_later_slope(series, float(times[half])),
+        span_s=float(times[-1] - times[0]),
+        most=series.most,
+        explained=series.explained if series.explained is not None and levels[-1] <= series.explained else None,
         # On a slope every part is a level of its own: there, steps are looked for in what the line leaves.
         steps=() if levels_off else _steps(times, levels - rough.value * times * sloped, correlation),
         outcome=Outcome.STABLE,
     )
+
+
+def _later_slope(series: Series, from_s: float) -> Slope:
+    """Return the slope of what came after a moment, over blocks of its own."""
+    kept = [place for place, at_s in enumerate(series.times_s) if at_s >= from_s]
+    rest = replace(
+        series, times_s=[series.times_s[place] for place in kept], values=[series.values[place] for place in kept]
+    )
+    times, levels = blocks_of(rest)
+    if levels.size < FEWEST_BLOCKS:
+        times, levels = blocks_of(rest, num=len(kept) // 2)
+    rough = theil_sen(times, levels)
+    return theil_sen(times, levels, inflation=correlation_inflation(neighbours(levels - rough.value * times)))
 
 
 def _steps(times: Array, levels: Array, correlation: float) -> tuple[Step, ...]:
@@ -344,15 +428,112 @@ def _without_step(levels: Array) -> Array:
     return best
 
 
-def _outcome(trend: Trend, p: float, limits: Limits) -> Outcome:
+def _after_filling(series: Series) -> Series:
+    """Leave out what a cache explains, where the series has grown out of it."""
+    if series.explained is None or not series.values or series.values[-1] <= series.explained:
+        return series
+    first = next(place for place, value in enumerate(series.values) if value > series.explained)
+    return replace(series, times_s=series.times_s[first:], values=series.values[first:])
+
+
+def _harmless(trend: Trend, limits: Limits) -> float:
+    """Return below which slope nothing that matters happens, per second."""
+    match trend.kind:
+        case Kind.LATENCY:
+            return limits.latency_shown * abs(trend.level) / trend.span_s
+        case Kind.DESCRIPTORS:
+            return max(USUAL_DESCRIPTORS - trend.level, trend.level) / limits.fills_after_s
+        case Kind.MEMORY:
+            room = trend.level if trend.most is None else max(0.0, trend.most - trend.level)
+            return room / limits.fills_after_s
+
+
+def _outcome(trend: Trend, limits: Limits) -> Outcome:
     level = abs(trend.level) or 1.0
-    surely = p < limits.alpha
+    surely = trend.p < limits.alpha
+    judged = trend.judged
     if trend.kind is Kind.LATENCY:
         moved = max((abs(step.after - step.before) for step in trend.steps), default=0.0) / level
         drifts = surely and abs(trend.change) / level >= limits.latency_change
-        return Outcome.DRIFT if drifts or moved >= limits.latency_change else Outcome.STABLE
+        shown = max(abs(trend.slope.low), abs(trend.slope.high)) <= trend.harmless
+        if drifts or moved >= limits.latency_change:
+            return Outcome.DRIFT
+        return Outcome.STABLE if shown else Outcome.INCONCLUSIVE
     grows = surely and trend.slope.value * DAY_S / level >= limits.growth_per_day
-    return Outcome.LEAK if grows and not trend.levels_off else Outcome.STABLE
+    if grows and not trend.levels_off:
+        return Outcome.INCONCLUSIVE if trend.is_filling else Outcome.LEAK
+    return Outcome.STABLE if judged.high <= trend.harmless else Outcome.INCONCLUSIVE
+
+
+def _hours(trend: Trend) -> float | None:
+    """Return after how many hours such a series would be decided; None where no week would do.
+
+    The interval of a slope shrinks as the time's power of 3/2. What matters in a latency is its change over the run,
+    however long that is: there only the root of the time helps.
+    """
+    slope = trend.judged
+    half = max(slope.high - slope.value, slope.value - slope.low)
+    gap = abs(trend.harmless - (abs(slope.value) if trend.kind is Kind.LATENCY else slope.value))
+    if not math.isfinite(half) or gap <= 0:
+        return None
+    longer = (half / gap) ** (2.0 if trend.kind is Kind.LATENCY else 2 / 3)
+    needed_s = trend.span_s / (1 - SKIPPED) * max(longer, _LEAST_LONGER)
+    return needed_s / HOUR_S if needed_s <= WEEK_S else None
+
+
+def _undecided(trend: Trend) -> Text:
+    """Say what cannot be excluded, and how long to measure."""
+    factor, unit = _shown(trend.kind)
+    if trend.is_filling and trend.slope.low > 0:
+        return say(
+            "INCONCLUSIVE: {name} grows, and is still within the {limit:,.0f} MiB up to which the server's cache "
+            "fills; measure longer, or give the server a smaller cache (kv_cache_bytes).",
+            name=trend.name,
+            limit=(trend.explained or 0.0) * factor,
+        )
+    hours = _hours(trend)
+    until = (
+        say("no week of measuring would decide it")
+        if hours is None
+        else say("about {hours:.1f} hours of measuring would decide it", hours=hours)
+    )
+    if trend.kind is Kind.LATENCY:
+        most = max(abs(trend.slope.low), abs(trend.slope.high)) * trend.span_s / (abs(trend.level) or 1.0)
+        return say(
+            "INCONCLUSIVE: a change of {name} by up to {most:.0%} over the run cannot be excluded; {until}.",
+            name=trend.name,
+            most=most,
+            until=until,
+        )
+    if not math.isfinite(trend.judged.high):
+        return say(
+            "INCONCLUSIVE: {name} varies too much to tell growth from it; {until}.", name=trend.name, until=until
+        )
+    return say(
+        "INCONCLUSIVE: growth of {name} by up to {high:,.2f} {unit} per hour cannot be excluded, where {limit:,.2f} "
+        "would do no harm within a week; {until}.",
+        name=trend.name,
+        high=trend.judged.high * factor * HOUR_S,
+        unit=unit,
+        limit=trend.harmless * factor * HOUR_S,
+        until=until,
+    )
+
+
+def _excluded(trend: Trend) -> Text:
+    """Say what a stable series rules out."""
+    factor, unit = _shown(trend.kind)
+    if trend.kind is Kind.LATENCY:
+        most = max(abs(trend.slope.low), abs(trend.slope.high)) * trend.span_s / (abs(trend.level) or 1.0)
+        return say("{name} changed by less than {most:.1%} over the run.", name=trend.name, most=most)
+    return say(
+        "{name} grows by less than {high:,.2f} {unit} per hour {part}; {limit:,.2f} would do no harm within a week.",
+        name=trend.name,
+        part=say("over the run") if trend.judged is trend.slope else say("in the second half of the run"),
+        high=max(0.0, trend.judged.high) * factor * HOUR_S,
+        unit=unit,
+        limit=trend.harmless * factor * HOUR_S,
+    )
 
 
 def _sentence(trend: Trend) -> Text:
@@ -395,7 +576,7 @@ def _shown(kind: Kind) -> tuple[float, str]:
         case Kind.MEMORY:
             return 1 / MIB, "MiB"
         case Kind.DESCRIPTORS:
-            return 1.0, ""
+            return 1.0, say("descriptors")
         case Kind.LATENCY:
             return 1.0, "s"
 

@@ -177,8 +177,8 @@ def test_failures_decide_in_every_design_however_quick_the_answers(looks: tuple[
     quicker = [-0.3 + 0.01 * (each % 3) for each in range(looks[-1])]
     for look, until in enumerate(looks):
         pairs = pairs_of(quicker[:until], requests=8)
-        for number in (4, 8):
-            found = compare(failing(pairs, lambda _, number=number: number), Design(looks=looks), look=look)
+        for number, failures in ((4, lambda _: 4), (8, lambda _: 8)):
+            found = compare(failing(pairs, failures), Design(looks=looks), look=look)
             assert found.failures == (0, number * until)
             assert found.failures_decide
             assert found.outcome is Outcome.REGRESSED

@@ -95,6 +95,67 @@ def test_more_failures_are_a_regression_however_quick_the_rest() -> None:
     assert [each.measure for each in found.checks if each.outcome is Outcome.REGRESSED] == ["errors"]
 
 
+def test_more_failures_that_are_not_proved_leave_the_gate_open() -> None:
+    rng = np.random.default_rng(19)
+    found = gate([recorded(segment(rng, n=200, failures=6, slower=0.7))], [recorded(segment(rng, n=200))])
+    (check,) = [each for each in found.checks if each.measure == "errors"]
+    assert (check.outcome, found.exit_code) == (Outcome.INCONCLUSIVE, 12)
+    allowed = gate(
+        [recorded(segment(rng, n=200, failures=6, slower=0.7))],
+        [recorded(segment(rng, n=200))],
+        Threshold(measures=("ttft p50",), max_errors=0.05),
+    )
+    assert allowed.exit_code == 0
+
+
+def test_requests_that_were_not_sent_count_as_failures() -> None:
+    rng = np.random.default_rng(20)
+    dropping = replace(segment(rng, slower=0.7), dropped=60)
+    baseline = recorded(segment(rng))
+    assert gate([recorded(dropping)], [baseline]).exit_code == 10
+    summary = {
+        "state": "done",
+        "validity": {"verdict": "VALID"},
+        "data": {"segments": [summary_data(summarise(dropping))]},
+    }
+    alone = RecordedRun(path=Path("summary.json"), manifest={}, summary=summary)
+    assert gate([alone], [baseline], Threshold(measures=("ttft p50",)), force=True).exit_code == 10
+
+
+def test_a_figure_that_failures_took_away_is_not_let_through() -> None:
+    rng = np.random.default_rng(21)
+    threshold = Threshold(measures=("ttft p50", "ttft p95"), max_errors=0.5)
+    found = gate([recorded(segment(rng, n=60, failures=3, slower=0.7))], [recorded(segment(rng, n=60))], threshold)
+    (check,) = [each for each in found.checks if each.measure == "ttft p95"]
+    assert (check.outcome, found.exit_code) == (Outcome.INCONCLUSIVE, 12)
+    assert "which the baseline has" in str(check.note)
+    swapped = gate([recorded(segment(rng, n=60, slower=0.7))], [recorded(segment(rng, n=60, failures=3))], threshold)
+    assert swapped.exit_code == 0
+
+
+def test_a_part_that_vanished_is_not_let_through_and_a_new_one_is_named() -> None:
+    rng = np.random.default_rng(22)
+    one, base = segment(rng, slower=0.7), segment(rng)
+    more = replace(one, segment=replace(one.segment, name="busy"))
+    both = replace(recorded(one), drivens=(one, more))
+    found = gate([recorded(one)], [replace(recorded(base), drivens=(base, more))])
+    assert (found.outcome, found.exit_code) == (Outcome.INCONCLUSIVE, 12)
+    assert [each.segment for each in found.checks if each.outcome is Outcome.INCONCLUSIVE] == ["busy"]
+    added = gate([both], [recorded(base)])
+    assert added.exit_code == 0
+    assert any("The part busy is not in every run" in each for each in added.warnings)
+
+
+def test_another_model_and_another_target_are_said() -> None:
+    rng = np.random.default_rng(23)
+    targets = [{"": {"text": f"http://127.0.0.1:{port}", "model": model}} for port, model in ((1, "0.6b"), (2, "1.7b"))]
+    runs = [recorded(segment(rng), targets=each) for each in targets]
+    said = gate([runs[0]], [runs[1]]).warnings
+    assert any("the same model: 0.6b and 1.7b" in each for each in said)
+    assert any("the same target: http://127.0.0.1:1 and http://127.0.0.1:2" in each for each in said)
+    assert not any("the same" in each for each in gate([runs[0]], [runs[0]]).warnings)
+
+
 def test_a_missed_objective_has_a_status_of_its_own() -> None:
     rng = np.random.default_rng(7)
     runs = [recorded(segment(rng))], [recorded(segment(rng))]

@@ -111,17 +111,18 @@ def paired_logs(candidate: Sequence[Part], baseline: Sequence[Part], text: str, 
 
 
 def failed_and_sent(parts: Sequence[Part]) -> tuple[int, int]:
-    """Return how many requests failed, and how many there were; interrupted ones are not judged."""
+    """Return how many requests failed or could not be sent, and how many were due; interrupted ones are not judged."""
     failed = judged = 0
     for part in parts:
         if isinstance(part, Mapping):
             counts = part["counts"]
-            failed += counts["failed"]
-            judged += counts["failed"] + counts["ok"]
+            bad = counts["failed"] + counts.get("dropped", 0)
+            failed += bad
+            judged += bad + counts["ok"]
         else:
             outcomes = [record.failure for record in part.records if record.failure != "interrupted"]
-            judged += len(outcomes)
-            failed += sum(each is not None for each in outcomes)
+            judged += len(outcomes) + part.dropped
+            failed += sum(each is not None for each in outcomes) + part.dropped
     return failed, judged
 
 

@@ -7,7 +7,7 @@ runs differ, and the result says so.
 
     REGRESSED (10)      a figure is surely worse by more than the limit; all figures share the error rate
     MISSED (11)         the run's own objective is surely missed
-    INCONCLUSIVE (12)   it may be worse by more than the limit, and may be not
+    INCONCLUSIVE (12)   it may be worse by more than the limit, and may be not; or the baseline has what the run lacks
     INVALID (13)        a run on either side disturbed itself, or was not finished
     PASS (0)            no figure is worse by more than the limit, each surely so
 
@@ -134,6 +134,7 @@ def check_sides(
     if differing and not force:
         raise RunFolderError(differing[0], hint=say("Measure a baseline anew, or compare all the same with --force."))
     said += differing
+    said += dict.fromkeys(text for each in (*candidates[1:], *baselines) for text in _targets(candidates[0], each))
     if min(len(candidates), len(baselines)) < 2:  # noqa: PLR2004 -- one run says nothing about runs
         said.append(
             say("One run on a side: how much runs differ from one another is not known, and not in the intervals.")
@@ -160,7 +161,7 @@ def gate(
     for text in threshold.measures:
         check_figure(text)
     warnings = check_sides(candidates, baselines, force=force)
-    segments = [name for name in _segments(candidates[0]) if all(name in _segments(each) for each in baselines)]
+    segments = [name for name in _common(candidates) if name in _common(baselines)]
     if not segments:
         raise RunFolderError(
             say(
@@ -179,12 +180,13 @@ def gate(
     checks += [_error_check(_parts(candidates, name), _parts(baselines, name), name, threshold) for name in segments]
     if slo is not None:
         checks += [_slo_check(_parts(candidates, name), name, slo, threshold.alpha) for name in segments]
+    checks += [_missing_part(name) for name in _common(baselines) if name not in segments]
     outcome, exit_code = _overall(checks, threshold)
     return Gated(
         outcome=outcome,
         exit_code=exit_code,
         checks=tuple(checks),
-        warnings=warnings,
+        warnings=(*warnings, *_unjudged(candidates, baselines, segments)),
         max_regress=threshold.max_regress,
     )
 
@@ -203,9 +205,9 @@ def gate_conclusion(gated: Gated) -> Conclusion:
         ),
         Outcome.FAIL: say("MISSED: the run does not meet its objective."),
         Outcome.INCONCLUSIVE: say(
-            "INCONCLUSIVE: {number} figures may be worse by more than {limit:.1%}; measure longer, or repeat the runs.",
+            "INCONCLUSIVE: {number} figures may be worse than allowed, or are missing; measure longer, or repeat the "
+            "runs.",
             number=counted[Outcome.INCONCLUSIVE],
-            limit=gated.max_regress,
         ),
     }[gated.outcome]
     rows = tuple(
@@ -309,6 +311,28 @@ def _differences(one: RecordedRun, other: RecordedRun) -> list[Text]:
     return said
 
 
+def _targets(one: RecordedRun, other: RecordedRun) -> list[Text]:
+    """Say where two runs did not measure the same model, or not the same target: that may be what is to be judged."""
+    said = []
+    for name, title in (("model", say("model")), ("text", say("target"))):
+        first, second = (
+            ", ".join(dict.fromkeys(str(each.get(name)) for each in run.manifest.get("targets", {}).values()))
+            for run in (one, other)
+        )
+        if first != second:
+            said.append(
+                say(
+                    "{one} and {other} do not have the same {what}: {first} and {second}.",
+                    one=str(one.path),
+                    other=str(other.path),
+                    what=title,
+                    first=first or "-",
+                    second=second or "-",
+                )
+            )
+    return said
+
+
 def _workload(run: RecordedRun) -> dict[str, Any]:
     """Return what was asked and how it was sent; the salt, which is new in each run, is not part of it."""
     facts = {name: each for name, each in run.manifest.get("workload", {}).items() if name != "salt"}
@@ -321,6 +345,33 @@ def _segments(run: RecordedRun) -> dict[str, Part]:
     if run.drivens:
         return {each.segment.name: each for each in run.drivens if each.segment.phase is Phase.MEASURE}
     return {each["segment"]: each for each in run.summary.get("data", {}).get("segments", [])}
+
+
+def _common(runs: Sequence[RecordedRun]) -> list[str]:
+    """Return the measured parts that all runs of a side have."""
+    found = [_segments(each) for each in runs]
+    return [name for name in found[0] if all(name in each for each in found)]
+
+
+def _missing_part(name: str) -> Check:
+    """Say that the baseline has a part that nothing can be held against."""
+    return Check(
+        segment=name,
+        measure="-",
+        better="lower",
+        baseline=None,
+        candidate=None,
+        ratio=None,
+        outcome=Outcome.INCONCLUSIVE,
+        note=say("{segment}: the baseline has this part and the run has not; it was not judged.", segment=name),
+    )
+
+
+def _unjudged(candidates: Sequence[RecordedRun], baselines: Sequence[RecordedRun], judged: Sequence[str]) -> list[Text]:
+    """Name the parts that only some of the runs have; the baseline's own are checks that stay open."""
+    known = {*judged, *_common(baselines)}
+    left = dict.fromkeys(name for each in (*candidates, *baselines) for name in _segments(each) if name not in known)
+    return [say("The part {segment} is not in every run; it was not judged.", segment=name) for name in left]
 
 
 def _parts(runs: Sequence[RecordedRun], name: str) -> list[Part]:
@@ -341,9 +392,15 @@ def _check(
             baseline=None if theirs is None else theirs.value,
             candidate=None if ours is None else ours.value,
             ratio=None,
-            outcome=Outcome.UNDECIDED,
+            outcome=Outcome.UNDECIDED if theirs is None else Outcome.INCONCLUSIVE,
             note=say(
                 "{segment}: there are too few samples for {measure}; it was not judged.", segment=segment, measure=text
+            )
+            if theirs is None
+            else say(
+                "{segment}: the run has too few good answers for {measure}, which the baseline has; it was not judged.",
+                segment=segment,
+                measure=text,
             ),
         )
     together = paired_logs(candidate, baseline, text, seed=_SEED)
@@ -379,14 +436,21 @@ def _check(
 
 
 def _error_check(candidate: Sequence[Part], baseline: Sequence[Part], segment: str, threshold: Threshold) -> Check:
-    """Ask whether surely more requests fail; that none fail more cannot be shown by a run of usual length."""
+    """Ask whether surely more requests fail; that none fail more cannot be shown by a run of usual length.
+
+    So it passes where no more are seen to fail than may; more that are seen and not proved leave it open.
+    """
     failed, sent = failed_and_sent(candidate)
     failed_before, sent_before = failed_and_sent(baseline)
-    more = None
+    outcome = Outcome.REGRESSED if not sent else Outcome.INCONCLUSIVE
     if sent and sent_before:
         tail = threshold.alpha / 2
-        more = binomial_lower(failed, sent, tail) - binomial_upper(failed_before, sent_before, tail)
-    surely = more is not None and more > threshold.max_errors
+        seen = failed / sent - failed_before / sent_before
+        surely = binomial_lower(failed, sent, tail) - binomial_upper(failed_before, sent_before, tail)
+        if surely > threshold.max_errors:
+            outcome = Outcome.REGRESSED
+        elif seen <= threshold.max_errors:
+            outcome = Outcome.PASS
     return Check(
         segment=segment,
         measure="errors",
@@ -394,9 +458,10 @@ def _error_check(candidate: Sequence[Part], baseline: Sequence[Part], segment: s
         baseline=failed_before / sent_before if sent_before else None,
         candidate=failed / sent if sent else None,
         ratio=None,
-        outcome=Outcome.REGRESSED if surely or not sent else Outcome.PASS,
+        outcome=outcome,
         note=say(
-            "{segment}: {failed} of {sent} requests failed; in the baseline {failed_before} of {sent_before}.",
+            "{segment}: {failed} of {sent} requests failed or were not sent; in the baseline {failed_before} of "
+            "{sent_before}.",
             segment=segment,
             failed=failed,
             sent=sent,

@@ -52,7 +52,8 @@ def test_figures_from_the_journal_are_those_of_all_records_at_once(tmp_path: Pat
     whole = summarise(driven, bounds=bounds)
     joined, _ = summarise_journal(replace(driven, records=()), read_records(found.path), bounds)
     assert joined.counts == whole.counts
-    assert joined.rates == pytest.approx(whole.rates)
+    # Where the ramp ends is seen from the first answers alone.
+    assert joined.rates == pytest.approx(whole.rates, rel=1e-3)
     assert (joined.prompt_tokens, joined.completion_tokens) == (whole.prompt_tokens, whole.completion_tokens)
     assert {name: whole.distributions[name] for name in joined.distributions} == joined.distributions
     assert whole.distributions.keys() - joined.distributions.keys() == {"icl", "itl"}

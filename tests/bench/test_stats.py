@@ -83,7 +83,8 @@ def test_an_answer_that_is_too_slow_is_no_goodput() -> None:
 def test_tokens_count_where_their_chunk_came_and_not_where_their_answer_ended() -> None:
     over = answer(at_s=9.0, ttft_s=0.5, gaps_s=(0.25,) * 9)  # chunks at 9.5, 9.75, 10.0 and seven later
     assert summarise(driven([over], window_s=10)).rates["output_tokens_per_s"] == pytest.approx(0.3)
-    assert summarise(driven([over], window_s=10)).rates["completed_rate"] == 0
+    done = (10.0 - 9.0) / (11.75 - 9.0)  # of the answer, when the window ends
+    assert summarise(driven([over], window_s=10)).rates["completed_rate"] == pytest.approx(done / 10)
 
 
 def test_tokens_of_a_chunk_are_shares_of_the_answers_tokens() -> None:

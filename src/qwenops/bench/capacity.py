@@ -28,6 +28,7 @@ from qwenops.bench.slo import (
     judge,
     parse_slo,
 )
+from qwenops.bench.window import answers_per_s
 from qwenops.errors import ConfigError
 from qwenops.options import format_seconds
 from qwenops.text import Text, say
@@ -245,7 +246,7 @@ async def _what_callers_get(search: _Search) -> tuple[SloVerdict, float]:
             )
         )
         alone = alone or search.judged(driven.records, 0)
-        done_per_s = throughput(driven)
+        done_per_s = answers_per_s(driven)
         gained = done_per_s > _STILL_GAINS * most_per_s
         if done_per_s > most_per_s:
             most_per_s, users_at_most = done_per_s, users
@@ -255,16 +256,6 @@ async def _what_callers_get(search: _Search) -> tuple[SloVerdict, float]:
     search.most_in_flight = math.ceil(2 * most_per_s * longest_s) + 2 * users_at_most + _SPARE
     assert alone is not None  # noqa: S101 -- the ladder has a first step
     return alone, most_per_s
-
-
-def throughput(driven: Driven) -> float:
-    """Return the good answers per second of a closed loop: those within its window, or all where it had none."""
-    ends = [each.ended_ns for each in driven.records if each.failure is None and each.ended_ns is not None]
-    until_ns = driven.began_ns + driven.window_ns
-    inside = [each for each in ends if each <= until_ns]
-    if len(inside) > 1 and driven.window_ns:
-        return len(inside) * NS_PER_S / driven.window_ns
-    return len(ends) * NS_PER_S / max(1, driven.ended_ns - driven.began_ns)
 
 
 async def _approach(search: _Search, most_per_s: float) -> None:

@@ -229,21 +229,27 @@ def _table() -> dict[str, Metric]:  # one table, which is read as a whole
             name="achieved_rate",
             unit="1/s",
             title=say("Requests sent"),
-            definition=say("Requests sent inside the window, per second."),
+            definition=say(
+                "Requests sent per second: over the whole schedule, or with callers that wait after their ramp."
+            ),
             better="higher",
         ),
         Metric(
             name="completed_rate",
             unit="1/s",
             title=say("Answers completed"),
-            definition=say("Good answers whose last content came inside the window, per second."),
+            definition=say(
+                "Good answers per second after the ramp; one that is under way at an end counts by the part of its "
+                "work that was done inside. The ramp lasts until all that was in flight at the first answer is over, "
+                "and half an answer longer."
+            ),
             better="higher",
         ),
         Metric(
             name="goodput",
             unit="1/s",
             title=say("Goodput"),
-            definition=say("Requests of the window that met every bound, per second; a failure is a miss."),
+            definition=say("Good answers per second, as above, of requests that met every bound; a failure is a miss."),
             better="higher",
         ),
         Metric(
@@ -260,8 +266,8 @@ def _table() -> dict[str, Metric]:  # one table, which is read as a whole
             unit="tokens/s",
             title=say("Tokens written"),
             definition=say(
-                "Tokens whose chunk came inside the window, per second; the tokens of an answer are spread evenly "
-                "over its chunks."
+                "Tokens whose chunk came after the ramp and before the end of the window, per second; the tokens of an "
+                "answer are spread evenly over its chunks."
             ),
             better="higher",
         ),
@@ -269,7 +275,7 @@ def _table() -> dict[str, Metric]:  # one table, which is read as a whole
             name="input_tokens_per_s",
             unit="tokens/s",
             title=say("Tokens read"),
-            definition=say("Prompt tokens of the requests whose first content came inside the window, per second."),
+            definition=say("Prompt tokens of the good answers, counted as good answers per second are."),
             better="higher",
         ),
     )

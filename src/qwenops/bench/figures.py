@@ -17,6 +17,7 @@ from qwenops.bench.definitions import Metric, chunk_times_ns
 from qwenops.bench.record import RequestRecord
 from qwenops.bench.segment import Driven
 from qwenops.bench.stats import parse_measure
+from qwenops.bench.window import answers_of, done_between, steady_window
 from qwenops.errors import ConfigError
 from qwenops.statistics.hypotheses import Statistic, block_length, bootstrap_pairs, bootstrap_series, mean_of
 from qwenops.statistics.samples import Array, quantile_rank, smallest_n
@@ -28,7 +29,7 @@ Part = Driven | Mapping[str, Any]
 
 RESAMPLES = 4000
 _WINDOWS = 20
-"""A rate is measured in so many parts of the window, to see how much it varies."""
+"""A rate is measured in so many parts of the steady window, to see how much it varies."""
 _FEWEST = 5
 _SAME = 0.9
 """So much of what either side answered must be common for the sides to be drawn together."""
@@ -135,24 +136,24 @@ def _series(driven: Driven, metric: Metric) -> Array:
 
 
 def _rate_series(driven: Driven, name: str) -> Array:
-    """Return a rate in equal parts of the window, per second."""
-    if driven.window_ns <= 0:
+    """Return a rate in equal parts of the steady window, per second."""
+    window = steady_window(driven)
+    if window.length_ns <= 0:
         return np.empty(0)
-    times, weights = [], []
-    for record in driven.records:
-        for at_ns, weight in _events(record, name):
-            times.append(at_ns - driven.began_ns)
-            weights.append(weight)
-    counts, _ = np.histogram(times, bins=_WINDOWS, range=(0, driven.window_ns), weights=weights)
-    return np.asarray(counts, dtype=np.float64) / (driven.window_ns / 1e9 / _WINDOWS)
+    part_s = window.length_ns / 1e9 / _WINDOWS
+    edges = np.linspace(window.from_ns, window.until_ns, _WINDOWS + 1)
+    if name == "completed_rate":
+        answers: Array = done_between(answers_of(driven.records), edges, window.quickest_ns).sum(axis=1)
+        return answers / part_s
+    events = [each for record in driven.records for each in _events(record, name)]
+    times, weights = [at_ns for at_ns, _ in events], [weight for _, weight in events]
+    counts, _ = np.histogram(times, bins=edges, weights=weights)
+    return np.asarray(counts, dtype=np.float64) / part_s
 
 
 def _events(record: RequestRecord, name: str) -> list[tuple[int, float]]:
     if name == "achieved_rate":
         return [] if record.sent_ns is None else [(record.sent_ns, 1.0)]
-    if name == "completed_rate":
-        good = record.failure is None and record.last_content_ns is not None
-        return [(record.last_content_ns or 0, 1.0)] if good else []
     times = chunk_times_ns(record)
     return [(at_ns, (record.completion_tokens or 0) / len(times)) for at_ns in times]
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qwenops.bench.record import Failure, RequestRecord
+from qwenops.bench.record import Failure
 from qwenops.bench.segment import Driven
+from qwenops.bench.window import answers_of, done_between, steady_window
 from qwenops.statistics.samples import CONFIDENCE, Interval
 
 NS_PER_S = 1e9
@@ -37,11 +38,11 @@ class Level:
 
     users: int
     per_s: float
-    """Good answers per second; one that was under way at an end of the window counts by the part inside."""
+    """Good answers per second after the ramp (`window.py`)."""
     error: float
     """Standard error of that, from the means of batches."""
     residence_s: float | None
-    """Mean time from sending to the end; None without a good answer."""
+    """Mean time from sending to the end, of what was worked on then; None without a good answer."""
     little_error: float | None
     """How far callers and throughput times residence are apart, as a share of the callers."""
     sent: int
@@ -82,20 +83,19 @@ class Knee:
 
 
 def level_of(driven: Driven, users: int) -> Level:
-    """Return what a closed loop of so many callers got done within its window."""
+    """Return what a closed loop of so many callers got done after its ramp."""
     counted = [each for each in driven.records if each.failure is not Failure.INTERRUPTED]
-    good = [each for each in counted if each.failure is None and each.sent_ns is not None and each.ended_ns is not None]
-    begin, end = float(driven.began_ns), float(driven.began_ns + driven.window_ns)
-    edges = np.linspace(begin, end, NUM_BATCHES + 1)
-    batches = _done(good, edges) / max((end - begin) / NUM_BATCHES / NS_PER_S, 1e-12)
+    good = answers_of(counted)
+    window = steady_window(driven, counted)
+    edges = np.linspace(window.from_ns, window.until_ns, NUM_BATCHES + 1)
+    done = done_between(good, edges, window.quickest_ns)
+    batches = done.sum(axis=1) / max(window.length_ns / NUM_BATCHES / NS_PER_S, 1e-12)
     per_s = float(batches.mean())
     spread = float(batches.std(ddof=1)) / math.sqrt(NUM_BATCHES)
-    residence_s = (
-        sum((each.ended_ns or 0) - (each.sent_ns or 0) for each in good) / len(good) / NS_PER_S if good else None
-    )
-    ended = sum(begin < (each.ended_ns or 0) <= end for each in good)
-    counted_per_s = ended * NS_PER_S / max(1.0, end - begin)
-    little = None if residence_s is None else abs(users - counted_per_s * residence_s) / users
+    stays_s = np.array([(each.ended_ns or 0) - (each.sent_ns or 0) for each in good]) / NS_PER_S
+    inside = done.sum(axis=0)
+    residence_s = float(np.average(stays_s, weights=inside)) if inside.sum() > 0 else None
+    little = None if residence_s is None else abs(users - per_s * residence_s) / users
     return Level(
         users=users,
         per_s=per_s,
@@ -105,23 +105,6 @@ def level_of(driven: Driven, users: int) -> Level:
         sent=len(counted),
         failed=len(counted) - len(good),
     )
-
-
-def _done(records: Sequence[RequestRecord], edges: Values) -> Values:
-    """Return how many requests were done between each two edges, each spread evenly over the time it was worked on.
-
-    While it queues nothing of it is done: else a crowd that waits beyond the last edge would count as throughput. Work
-    on a request begins before its first content by the shortest time that any took to it.
-    """
-    if not records:
-        return np.zeros(edges.size - 1)
-    sent = np.array([each.sent_ns for each in records], dtype=np.float64)
-    ended = np.array([each.ended_ns for each in records], dtype=np.float64)
-    first = np.array([each.first_content_ns or each.ended_ns for each in records], dtype=np.float64)
-    begun = np.maximum(sent, first - (first - sent).min())
-    share = (edges[:, None] - begun[None, :]) / np.maximum(ended - begun, 1.0)[None, :]
-    done: Values = np.diff(np.clip(share, 0.0, 1.0).sum(axis=1))
-    return done
 
 
 def fit_knee(levels: Sequence[Level], *, seed: int = 1, confidence: float = CONFIDENCE) -> Knee | None:

@@ -14,7 +14,14 @@ from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.slo import Slo, judge, parse_slo
 from qwenops.bench.stats import Summary, summarise, summary_data
-from qwenops.bench.tables import detail_table, failure_table, overview_table, summary_sentence, user_names
+from qwenops.bench.tables import (
+    detail_table,
+    failure_table,
+    overview_table,
+    ramp_sentences,
+    summary_sentence,
+    user_names,
+)
 from qwenops.bench.workload import cache_sentence
 from qwenops.errors import ConfigError
 from qwenops.text import Text, say
@@ -119,7 +126,7 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
                     decision=verdict.decision.value.upper(),
                 )
             )
-    sentences.append(cache_sentence(run.options.cache))
+    sentences += (*ramp_sentences(summaries), cache_sentence(run.options.cache))
     tables = [overview_table(say("Load"), summaries)]
     tables += [detail_table(say("Latencies: {part}", part=each.segment), each) for each in summaries]
     failures = failure_table(say("Failures"), summaries)

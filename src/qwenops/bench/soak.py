@@ -26,12 +26,13 @@ from qwenops.bench.drift import (
 )
 from qwenops.bench.folder import read_lines, read_records
 from qwenops.bench.load import open_segment, warm_up
-from qwenops.bench.record import Phase, RequestRecord
+from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.run import Run
 from qwenops.bench.segment import ClosedLoop, Driven, Segment
 from qwenops.bench.slo import parse_slo
 from qwenops.bench.stats import Bounds, Summary, distribution, summarise, summary_data
 from qwenops.bench.tables import detail_table, failure_table, overview_table, show_s, summary_sentence
+from qwenops.bench.window import SteadyWindow, steady_window
 from qwenops.bench.workload import cache_sentence
 from qwenops.text import say
 
@@ -163,18 +164,23 @@ def summarise_journal(driven: Driven, records: Iterable[RequestRecord], bounds: 
     """
     shown = Shown()
     parts: list[Summary] = []
-    asked = driven.dropped
+    asked, met = driven.dropped, 0
+    steady: SteadyWindow | None = None
     window_ns = max(1, driven.window_ns)
     for batch in _batches(each for each in records if each.phase is Phase.MEASURE):
         for record in batch:
             shown.add(record, (record.scheduled_ns - driven.began_ns) / window_ns)
-            asked += record.failure is not None or (bounds is not None and bounds(record) is not None)
-        parts.append(summarise(replace(driven, records=batch, dropped=0), bounds=bounds))
-    whole = _joined(summarise(replace(driven, records=()), bounds=bounds), parts, shown)
-    goodput = whole.rates["goodput"]
-    if goodput is None or not asked:
+            if record.failure is Failure.INTERRUPTED or bounds is None:
+                continue
+            answer = False if record.failure is not None else bounds(record)
+            asked += answer is not None
+            met += answer is True
+        steady = steady or steady_window(driven, batch)
+        parts.append(summarise(replace(driven, records=batch, dropped=0), bounds=bounds, steady=steady))
+    whole = _joined(summarise(replace(driven, records=()), bounds=bounds, steady=steady), parts, shown)
+    if bounds is None or not asked:
         return whole, shown
-    return replace(whole, rates={**whole.rates, "attainment": goodput * whole.window_s / asked}), shown
+    return replace(whole, rates={**whole.rates, "attainment": met / asked}), shown
 
 
 def _joined(whole: Summary, parts: list[Summary], shown: Shown) -> Summary:
@@ -238,8 +244,16 @@ async def _asked_for_health(run: Run, every_s: float) -> AsyncIterator[None]:
         yield
         return
 
+    began_ns = run.now_ns()
+    seen_ns = max((each["at_ns"] for each in read_lines(run.folder.path, "engine")), default=-1)
+
     async def ask() -> None:
-        while True:
+        # At equal times since the beginning, so that a run that is continued asks when one undisturbed would have.
+        for count in itertools.count():
+            due_ns = began_ns + count * round(every_s * NS_PER_S)
+            if due_ns <= seen_ns:
+                continue
+            await run.clock.sleep_until_ns(run.origin_ns + due_ns)
             health = target.engine.info.health
             sample = {
                 "schema": SCHEMA,
@@ -248,7 +262,6 @@ async def _asked_for_health(run: Run, every_s: float) -> AsyncIterator[None]:
                 "restarts": health.restarts,
             }
             run.sample("engine", sample)
-            await run.clock.sleep_until_ns(run.clock.now_ns() + round(every_s * NS_PER_S))
 
     asking = asyncio.get_running_loop().create_task(ask())
     try:

@@ -14,6 +14,7 @@ import numpy as np
 from qwenops.bench.definitions import METRICS, NS_PER_S, Metric
 from qwenops.bench.record import Failure, RequestRecord, TokenSource
 from qwenops.bench.segment import Driven, OpenLoop
+from qwenops.bench.window import SteadyWindow, answers_of, done_inside, steady_window
 from qwenops.errors import ConfigError
 from qwenops.statistics.samples import Values, quantile, quantile_interval, quantile_upper, smallest_n
 from qwenops.text import say
@@ -89,7 +90,7 @@ class Little:
     """Little's law: requests in the system are throughput times residence. Where they differ, nothing was steady."""
 
     in_flight: float
-    """Mean over the window, by counting."""
+    """Mean over the steady window, by counting."""
     expected: float
     """Completions per second in the window times their mean time in the system."""
     error: float | None
@@ -112,6 +113,8 @@ class Summary:
 
     segment: str
     window_s: float
+    steady: SteadyWindow
+    """Where its rates come from: what is left of the window without its ramp."""
     counts: Counts
     distributions: Mapping[str, Distribution]
     """By the metric's name; those of which no request has a value are left out."""
@@ -127,8 +130,8 @@ class Summary:
     interrupted: bool
 
 
-def summarise(driven: Driven, *, bounds: Bounds | None = None) -> Summary:
-    """Return the figures of a segment; `bounds` decides about goodput.
+def summarise(driven: Driven, *, bounds: Bounds | None = None, steady: SteadyWindow | None = None) -> Summary:
+    """Return the figures of a segment; `bounds` decides about goodput, `steady` where rates come from if that is known.
 
     Latencies are those of good answers: an error is not quick. Failed and unsent requests are in the denominators of
     `errors` and `attainment`; interrupted ones are counted apart and judged by nothing.
@@ -137,18 +140,20 @@ def summarise(driven: Driven, *, bounds: Bounds | None = None) -> Summary:
     good = [record for record in records if record.failure is None]
     counts = count(records, driven.dropped)
     sources = [record.token_source for record in good]
+    steady = steady or steady_window(driven, records)
     return Summary(
         segment=driven.segment.name,
         window_s=driven.window_ns / NS_PER_S,
+        steady=steady,
         counts=counts,
         distributions={name: found for name, metric in METRICS.items() if (found := _distribution_of(good, metric))},
-        rates=_rates(driven, records, good, counts, bounds),
+        rates=_rates(driven, records, counts, bounds, steady),
         token_source=max(sources, key=_UNCERTAINTY.index, default=None),
         prompt_tokens=_total(record.prompt_tokens for record in good),
         completion_tokens=_total(record.completion_tokens for record in good),
         cached_tokens=_total(record.cached_tokens for record in good),
         arrivals=_arrivals(driven, records),
-        little=_little(driven, records),
+        little=_little(records, steady),
         interrupted=driven.interrupted,
     )
 
@@ -246,6 +251,8 @@ def summary_data(summary: Summary) -> dict[str, Any]:
     return {
         "segment": summary.segment,
         "window_s": summary.window_s,
+        "steady_s": summary.steady.length_ns / NS_PER_S,
+        "ramp_s": summary.steady.ramp_ns / NS_PER_S,
         "counts": plain_fields(summary.counts),
         "distributions": {METRICS[name].key: distribution_data(found) for name, found in summary.distributions.items()},
         "rates": dict(summary.rates),
@@ -310,49 +317,59 @@ def _distribution_of(good: Sequence[RequestRecord], metric: Metric) -> Distribut
 def _rates(
     driven: Driven,
     records: Sequence[RequestRecord],
-    good: Sequence[RequestRecord],
     counts: Counts,
     bounds: Bounds | None,
+    steady: SteadyWindow,
 ) -> dict[str, float | None]:
-    window_s = driven.window_ns / NS_PER_S
     judged = counts.ok + counts.failed
-    met, asked = _met(records, bounds)
+    answers = answers_of(records)
+    done = done_inside(answers, steady)
+    attained = None if bounds is None else _attainment(records, bounds, counts.dropped)
 
     def per_second(number: float | None) -> float | None:
-        return None if number is None or window_s <= 0 else number / window_s
+        return None if number is None or steady.length_ns <= 0 else number * NS_PER_S / steady.length_ns
 
     return {
         "errors": counts.failed / judged if judged else None,
-        "achieved_rate": per_second(sum(_inside(driven, record.sent_ns) for record in records)),
-        "completed_rate": per_second(sum(_inside(driven, record.last_content_ns) for record in good)),
-        "goodput": None if bounds is None else per_second(met),
-        "attainment": met / (asked + counts.dropped) if bounds is not None and asked + counts.dropped else None,
-        "output_tokens_per_s": per_second(_tokens_inside(driven, records)),
+        "achieved_rate": _sent_per_s(driven, records, steady),
+        "completed_rate": per_second(float(done.sum())),
+        "goodput": per_second(
+            None
+            if bounds is None
+            else sum(float(part) for record, part in zip(answers, done, strict=True) if bounds(record))
+        ),
+        "attainment": attained,
+        "output_tokens_per_s": per_second(_tokens_inside(steady, records)),
         "input_tokens_per_s": per_second(
-            _total(record.prompt_tokens for record in good if _inside(driven, record.first_content_ns))
+            None
+            if not answers or any(record.prompt_tokens is None for record in answers)
+            else sum((record.prompt_tokens or 0) * float(part) for record, part in zip(answers, done, strict=True))
         ),
     }
 
 
-def _met(records: Sequence[RequestRecord], bounds: Bounds | None) -> tuple[int, int]:
-    """Return how many requests met every bound, and how many were asked to."""
-    if bounds is None:
-        return 0, 0
+def _attainment(records: Sequence[RequestRecord], bounds: Bounds, dropped: int) -> float | None:
+    """Return the share of what was asked of the server that met every bound."""
     judged = [record for record in records if record.failure is not Failure.INTERRUPTED]
     answers = [False if record.failure is not None else bounds(record) for record in judged]
-    return sum(answer is True for answer in answers), sum(answer is not None for answer in answers)
+    asked = sum(answer is not None for answer in answers) + dropped
+    return sum(answer is True for answer in answers) / asked if asked else None
 
 
-def _inside(driven: Driven, at_ns: int | None) -> bool:
-    return at_ns is not None and driven.began_ns <= at_ns <= driven.began_ns + driven.window_ns
+def _sent_per_s(driven: Driven, records: Sequence[RequestRecord], steady: SteadyWindow) -> float | None:
+    """Return the requests sent per second: a schedule has no ramp, callers that wait have one."""
+    first, length_ns = steady.from_ns, steady.length_ns
+    if isinstance(driven.segment.load, OpenLoop):
+        first, length_ns = driven.began_ns, driven.window_ns
+    sent = sum(record.sent_ns is not None and first <= record.sent_ns <= first + length_ns for record in records)
+    return sent * NS_PER_S / length_ns if length_ns > 0 else None
 
 
-def _tokens_inside(driven: Driven, records: Sequence[RequestRecord]) -> float | None:
+def _tokens_inside(steady: SteadyWindow, records: Sequence[RequestRecord]) -> float | None:
     """Return the tokens whose chunk came inside the window; None where an answer does not say how many it has.
 
     What a failed request had written counts where it is known; a cut stream has no count and adds nothing.
     """
-    first, last = driven.began_ns, driven.began_ns + driven.window_ns
     total = 0.0
     for record in records:
         if record.first_content_ns is None:
@@ -361,7 +378,8 @@ def _tokens_inside(driven: Driven, records: Sequence[RequestRecord]) -> float | 
             if record.failure is None:
                 return None
             continue
-        total += record.completion_tokens * _share_inside(record, record.first_content_ns, first, last)
+        share = _share_inside(record, record.first_content_ns, steady.from_ns, steady.until_ns)
+        total += record.completion_tokens * share
     return total
 
 
@@ -392,11 +410,11 @@ def _arrivals(driven: Driven, records: Sequence[RequestRecord]) -> Arrivals:
     )
 
 
-def _little(driven: Driven, records: Sequence[RequestRecord]) -> Little | None:
+def _little(records: Sequence[RequestRecord], steady: SteadyWindow) -> Little | None:
     """Compare the requests in the system, counted over the window, with throughput times residence."""
-    if driven.window_ns <= 0:
+    if steady.length_ns <= 0:
         return None
-    first, last = driven.began_ns, driven.began_ns + driven.window_ns
+    first, last = steady.from_ns, steady.until_ns
     spans = [
         (record.sent_ns, record.ended_ns)
         for record in records
@@ -404,7 +422,7 @@ def _little(driven: Driven, records: Sequence[RequestRecord]) -> Little | None:
     ]
     overlap_ns = sum(max(0, min(end, last) - max(begin, first)) for begin, end in spans)
     stays_ns = [end - begin for begin, end in spans if first <= end <= last]
-    in_flight, expected = overlap_ns / driven.window_ns, sum(stays_ns) / driven.window_ns
+    in_flight, expected = overlap_ns / steady.length_ns, sum(stays_ns) / steady.length_ns
     larger = max(in_flight, expected)
     return Little(
         in_flight=in_flight,

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qwenops.bench.conclusion import Cell, Table
-from qwenops.bench.definitions import METRICS
+from qwenops.bench.definitions import METRICS, NS_PER_S
 from qwenops.bench.segment import ClosedLoop, Driven
 from qwenops.bench.stats import Distribution, Estimate, Summary, measure
+from qwenops.bench.window import NOTABLE_RAMP
 from qwenops.text import Text, say
 
 _DETAILED = {
@@ -125,6 +126,37 @@ def summary_sentence(summary: Summary) -> Text:
         e2e=show_s(_middle(summary, "e2e")) or "-",
         tokens=summary.rates.get("output_tokens_per_s") or 0.0,
     )
+
+
+def ramp_sentences(summaries: Iterable[Summary]) -> tuple[Text, ...]:
+    """Say what of each segment its rates leave out, and where that makes them less sure than they look."""
+    ramped = [each for each in summaries if each.steady.ramp_ns > 0]
+    if not ramped:
+        return ()
+    left_out = ", ".join(f"{each.segment} {show_s(each.steady.ramp_ns / NS_PER_S)}" for each in ramped)
+    sentences = [
+        say("Rates are taken after the ramp, in which the server fills. It lasted: {left_out}.", left_out=left_out)
+    ]
+    for each in ramped:
+        steady, seconds = each.steady, each.steady.length_ns / NS_PER_S
+        if not steady.is_over:
+            text = say(
+                "{segment}: when half of the window was over the ramp was not: the rates of the other {seconds:.1f} s "
+                "may be off. Measure longer.",
+                segment=each.segment,
+                seconds=seconds,
+            )
+            sentences.append(text)
+        elif steady.ramp_ns > NOTABLE_RAMP * each.window_s * NS_PER_S:
+            text = say(
+                "{segment}: the ramp took {share:.0%} of the window, so rates come from {seconds:.1f} s. "
+                "Measure longer.",
+                segment=each.segment,
+                share=steady.ramp_ns / NS_PER_S / each.window_s,
+                seconds=seconds,
+            )
+            sentences.append(text)
+    return tuple(sentences)
 
 
 def user_names(summary: Summary, driven: Driven) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from qwenops.bench.simulated.engine import SimulatedEngine, open_simulated
 from qwenops.bench.simulated.loop import VirtualClock, VirtualLoop, run
 from qwenops.bench.simulated.model import Truth
 from qwenops.bench.stats import summarise
+from qwenops.bench.window import SteadyWindow
 from qwenops.statistics.arrivals import dispersion, ks_exponential
 from qwenops.text import say
 
@@ -100,7 +101,7 @@ async def _check_figures(folder: Path) -> list[Check]:
     truths = sorted(engine.model.truths, key=lambda truth: truth.arrived_ns)
     true = [true_times(truth) for truth in truths]
     summary = summarise(driven)
-    tokens = _tokens_in_window(driven, truths)
+    tokens = _tokens_in_window(summary.steady, truths)
     return [
         equal(say("Virtual time: requests sent and answered"), summary.counts.ok, len(schedule)),
         *each_request(
@@ -235,22 +236,21 @@ def _gaps(times: Sequence[float]) -> list[float]:
     return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
-def _tokens_in_window(driven: Driven, truths: Sequence[Truth]) -> float:
+def _tokens_in_window(window: SteadyWindow, truths: Sequence[Truth]) -> float:
     """Return the true rate of tokens inside the window; those of one answer are taken as evenly spaced."""
-    end_ns = driven.began_ns + driven.window_ns
     inside = 0.0
     for truth in truths:
         first_ns, last_ns = truth.first_ns or 0, truth.last_ns or 0
-        if last_ns <= end_ns:
-            inside += truth.num_tokens
-        elif first_ns <= end_ns:
-            inside += truth.num_tokens * (end_ns - first_ns) / (last_ns - first_ns)
-    return inside / (driven.window_ns / _NS_PER_S)
+        within_ns = max(0, min(last_ns, window.until_ns) - max(first_ns, window.from_ns))
+        inside += truth.num_tokens * within_ns / max(1, last_ns - first_ns)
+    return inside / (window.length_ns / _NS_PER_S)
 
 
 def _little(driven: Driven, truths: Sequence[Truth]) -> tuple[float | None, float]:
     """Return how many requests were in flight on average, as the suite says and in truth."""
-    end_ns = driven.began_ns + driven.window_ns
-    present_ns = math.fsum(min(truth.last_ns or end_ns, end_ns) - truth.arrived_ns for truth in truths)
     summary = summarise(driven)
-    return (None if summary.little is None else summary.little.in_flight), present_ns / driven.window_ns
+    from_ns, until_ns = summary.steady.from_ns, summary.steady.until_ns
+    present_ns = math.fsum(
+        max(0, min(truth.last_ns or until_ns, until_ns) - max(truth.arrived_ns, from_ns)) for truth in truths
+    )
+    return (None if summary.little is None else summary.little.in_flight), present_ns / (until_ns - from_ns)

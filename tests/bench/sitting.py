@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qwenops.bench.capacity import slo
+from qwenops.bench.comparing import Plan, compare_targets
 from qwenops.bench.conclusion import Conclusion
 from qwenops.bench.latency import latency
 from qwenops.bench.load import load
@@ -15,9 +17,27 @@ from qwenops.bench.quick import quick
 from qwenops.bench.run import Opening, Run, begin, finish
 from qwenops.bench.simulated import loop
 from qwenops.bench.soak import soak
+from qwenops.bench.stress import stress
 from qwenops.bench.targets import open_target
 
-VERBS = {"load": load, "soak": soak, "quick": quick, "latency": latency}
+
+async def compare(run: Run) -> Conclusion:
+    return await compare_targets(run, Plan(requests=6, pairs=6, extra_pairs=0, cool_s=0.1))
+
+
+async def climb(run: Run) -> Conclusion:
+    return await stress(run, users=(1, 2, 4))
+
+
+VERBS = {
+    "load": load,
+    "soak": soak,
+    "quick": quick,
+    "latency": latency,
+    "slo": slo,
+    "stress": climb,
+    "compare": compare,
+}
 
 
 @dataclass
@@ -28,6 +48,8 @@ class Sitting:
     options: dict[str, Any] = field(default_factory=dict)
     resumed: bool = False
     virtual: bool = False
+    other: str = ""
+    """The second target of a comparison."""
 
     def argv(self) -> list[str]:
         return [sys.executable, "-m", "tests.bench.sitting", json.dumps(asdict(self))]
@@ -36,13 +58,15 @@ class Sitting:
         options = BenchOptions(**{"folder": Path("unused"), **self.options})
         folder = Path(self.folder)
         where = Opening(resume_from=folder, calibrate_s=0) if self.resumed else Opening(out=folder, calibrate_s=0)
-        target = await open_target(self.target, options, model="simulated")
+        texts = {"A": self.target, "B": self.other} if self.other else {"": self.target}
+        targets = {name: await open_target(text, options, model="simulated") for name, text in texts.items()}
         try:
             clock = loop.running_clock()
-            async with begin(self.verb, {"": target}, options, clock=clock, opening=where) as run:
+            async with begin(self.verb, targets, options, clock=clock, opening=where) as run:
                 return finish(run, await self._act(run))
         finally:
-            await target.engine.aclose()
+            for target in targets.values():
+                await target.engine.aclose()
 
     async def _act(self, run: Run) -> Conclusion:
         act: Any = VERBS[self.verb]

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,18 @@ from typing import Any
 import pytest
 
 from qwenops.bench.folder import read_lines, read_manifest, read_run
+from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Failure, Phase
+from qwenops.bench.run import Opening, begin
 from qwenops.bench.segment import OpenLoop
+from qwenops.bench.simulated import loop
+from qwenops.bench.simulated.engine import SimulatedEngine
 from qwenops.bench.simulated.model import ServerModel
 from qwenops.bench.simulated.options import SimulatedOptions
 from qwenops.bench.simulated.server import serve_simulated
+from qwenops.bench.targets import open_target
 from qwenops.errors import RunFolderError
+from qwenops.generation import Chunk, GenerationRequest
 from tests.bench.driving import S
 from tests.bench.sitting import Sitting
 
@@ -91,29 +97,85 @@ async def test_killed_twice_and_continued_in_real_time(tmp_path: Path, options: 
     assert found.summary["outcome"] == "done"
 
 
+FORGETS = "simulated:?virtual=1&answer_spread=0.5&leak_bytes_per_h=1000000&stall_ratio=0.1"
+REMEMBERS = FORGETS + "&cache_tokens=9000"
+SLOW = FORGETS + "&prefill_tokens_per_s=200"
+SLO = "ttft p90 < 3s"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("verb", "options", "lines"),
+    ("sitting", "lines", "kept"),
     [
-        ("soak", {"duration_s": 900.0, "users": 3}, (300,)),
-        ("load", {"rate": 1.2, "duration_s": 600.0}, (1, 200, 2)),
-        ("latency", {"requests": 40}, (50,)),
+        (Sitting(verb="soak", target=REMEMBERS, folder="", options={"duration_s": 600.0, "users": 3}), (200,), 0),
+        (Sitting(verb="soak", target=FORGETS, folder="", options={"duration_s": 1200.0, "users": 3}), (300,), 6),
+        (Sitting(verb="soak", target=FORGETS, folder="", options={"duration_s": 5e3, "rate": 0.1}), (200, 350), 300),
+        (Sitting(verb="load", target=FORGETS, folder="", options={"rate": 0.3, "duration_s": 2e3}), (1, 200, 2), 150),
+        (Sitting(verb="load", target=FORGETS, folder="", options={"users": 1, "duration_s": 900.0}), (100,), 100),
+        (Sitting(verb="latency", target=FORGETS, folder="", options={"requests": 40}), (50,), 50),
+        (Sitting(verb="slo", target=FORGETS, folder="", options={"slo": SLO}), (200,), 20),
+        (Sitting(verb="stress", target=FORGETS, folder="", options={"max_tokens": 8}), (80,), 20),
+        (Sitting(verb="compare", target=FORGETS, other=SLOW, folder="", options={}), (40,), 40),
     ],
+    ids=lambda given: given.verb if isinstance(given, Sitting) else None,
 )
-async def test_killed_and_continued_in_virtual_time_equals_a_run_that_was_not(
-    tmp_path: Path, verb: str, options: dict[str, Any], lines: tuple[int, ...]
+def test_killed_and_continued_in_virtual_time_equals_a_run_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sitting: Sitting, lines: tuple[int, ...], kept: int
 ) -> None:
-    target = "simulated:?virtual=1&answer_spread=0.5&leak_bytes_per_h=1000000&cache_tokens=9000&stall_ratio=0.1"
-    quiet = Sitting(verb=verb, target=target, folder=str(tmp_path / "quiet"), options=options, virtual=True)
+    """Requests that were over when nothing was in flight are not sent again; all others are, at their own time."""
+    quiet = replace(sitting, folder=str(tmp_path / "quiet"), virtual=True)
     disturbed = replace(quiet, folder=str(tmp_path / "disturbed"))
-    await ended(quiet)
+    asked: list[str] = []
+    generate = SimulatedEngine.generate
+
+    def counted(engine: SimulatedEngine, request: GenerationRequest) -> AsyncIterator[Chunk]:
+        asked.append(request.id)
+        return generate(engine, request)
+
+    monkeypatch.setattr(SimulatedEngine, "generate", counted)
+    quiet.run()
+    whole = sorted(asked)
     for number, each in enumerate(lines):
-        await killed_after(replace(disturbed, resumed=number > 0), each)
-        disturbed_manifest = read_manifest(Path(disturbed.folder))
-        assert disturbed_manifest["state"] == "running"
-    await ended(replace(disturbed, resumed=True))
+        kill_after(replace(disturbed, resumed=number > 0), each)
+        assert read_manifest(Path(disturbed.folder))["state"] == "running"
+    before = (Path(disturbed.folder) / "requests.jsonl").read_bytes().splitlines()
+    asked.clear()
+    replace(disturbed, resumed=True).run()
     assert contents(disturbed.folder) == contents(quiet.folder)
     assert comparable(disturbed.folder) == comparable(quiet.folder)
+    again = len(asked)
+    assert set(asked) < set(whole) if kept else sorted(asked) == whole
+    assert len(whole) - again >= kept
+    assert len(before) >= len(whole) - again
+    journal = (Path(disturbed.folder) / "requests.jsonl").read_bytes().splitlines()
+    sent_again = {int(name.rpartition("-")[2]) for name in asked}
+    assert [line for line in journal if json.loads(line)["index"] not in sent_again] == journal[: len(whole) - again]
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [(REMEMBERS, "remembers what came before"), (FORGETS, "nothing was in flight")]
+)
+def test_a_run_in_virtual_time_says_from_where_it_is_continued(tmp_path: Path, target: str, said: str) -> None:
+    sitting = Sitting(verb="load", target=target, folder=str(tmp_path / "run"), virtual=True)
+    sitting.options = {"rate": 0.2, "duration_s": 60.0}
+
+    async def notes() -> list[str]:
+        options = BenchOptions(folder=tmp_path, **sitting.options)
+        targets = {"": await open_target(target, options, model="simulated")}
+        opening = Opening(resume_from=Path(sitting.folder))
+        async with begin("load", targets, options, opening=opening) as run:
+            return [str(run.continued)]
+
+    sitting.run()
+    drop_lines(Path(sitting.folder) / "segments.jsonl", 1)
+    drop_lines(Path(sitting.folder) / "requests.jsonl", 3)
+    (note,) = loop.run(notes())
+    assert said in note
+
+
+def drop_lines(path: Path, number: int) -> None:
+    """Leave a journal as if its writer had been killed before the last lines."""
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-number]))
 
 
 def contents(folder: str) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ window is waited for (up to a limit) and counted: a request belongs to the windo
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,8 @@ class Before:
     """Positions in the segment that have a record or were dropped."""
     resumed: bool = False
     """Whether what was due before now, and is not over, is sent again at once."""
+    resting: Mapping[int, int] = field(default_factory=dict)
+    """Of a closed loop whose callers were all resting: until when each does, on the clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ class _Flight:
         self.began_ns = course.before.began_ns if course.before else self.sitting_ns
         self.over = course.before.over if course.before else frozenset()
         self.resumed = course.before is not None and course.before.resumed
+        self.resting_until = course.before.resting if course.before else {}
         duration_s = segment.duration_s
         self.end_ns = None if duration_s is None else self.began_ns + round(duration_s * NS_PER_S)
         self.closing = False
@@ -236,7 +239,7 @@ async def _send_closed(flight: _Flight, load: ClosedLoop) -> None:
     """Keep the callers busy until the window or the requests are over."""
     numbers = itertools.count() if load.requests is None else iter(range(load.requests))
     positions = (each for each in numbers if each not in flight.over)
-    for user in range(load.users):
+    for user in sorted(range(load.users), key=lambda each: flight.resting_until.get(each, 0)):
         flight.start(_caller(flight, load, positions, user))
     if flight.end_ns is None:
         await flight.landed()
@@ -256,14 +259,27 @@ async def _caller(flight: _Flight, load: ClosedLoop, positions: Iterator[int], u
     Without that pause a caller would flood a server that refuses at once.
     """
     clock = flight.clock
-    while not flight.is_over() and (position := next(positions, None)) is not None:
+    until_ns = flight.resting_until.get(user, 0)
+    while True:
+        if until_ns > clock.now_ns() and not flight.is_over():
+            await flight.rest(until_ns)
+        if flight.is_over() or (position := next(positions, None)) is None:
+            return
         errand = flight.course.prepare(position)
         record = await flight.fly(errand, clock.now_ns(), user)
-        pause_s = load.think_s
-        if record.failure is not None:
-            pause_s = max(pause_s, PAUSE_S if record.retry_after_s is None else record.retry_after_s)
-        if pause_s and not flight.is_over():
-            await flight.rest(clock.now_ns() + round(pause_s * NS_PER_S))
+        until_ns = clock.now_ns() + _pause_ns(load, record)
+
+
+def rest_ns(load: ClosedLoop, record: RequestRecord) -> int:
+    """Return until when the caller of a request that is over rests, in the run's own time."""
+    return (record.ended_ns or 0) + _pause_ns(load, record)
+
+
+def _pause_ns(load: ClosedLoop, record: RequestRecord) -> int:
+    pause_s = load.think_s
+    if record.failure is not None:
+        pause_s = max(pause_s, PAUSE_S if record.retry_after_s is None else record.retry_after_s)
+    return round(pause_s * NS_PER_S)
 
 
 def _window_ns(segment: Segment, began_ns: int, ended_ns: int, stopped_ns: int | None) -> int:

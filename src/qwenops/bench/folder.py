@@ -19,7 +19,7 @@ import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
@@ -126,6 +126,18 @@ class RunFolder:
             _journal_path(self.path, name).unlink(missing_ok=True)
         (self.path / SUMMARY_FILE).unlink(missing_ok=True)
 
+    def keep(self, keeps: Mapping[str, Callable[[Mapping[str, Any]], bool]]) -> None:
+        """Take the lines out of the journals for which their function says no; the conclusion goes with them."""
+        (self.path / SUMMARY_FILE).unlink(missing_ok=True)
+        for name in get_args(JournalName):
+            place = _journal_path(self.path, name)
+            if name in keeps and place.exists():
+                kept = b"".join(_line(line) for line in read_lines(self.path, name) if keeps[name](line))
+                journal = self._journals.pop(name, None)
+                if journal is not None:
+                    journal.close()
+                self._replace(place.name, kept.decode())
+
     def add_record(self, record: RequestRecord) -> None:
         """Write a request that is over."""
         self.add("requests", record_data(record))
@@ -144,11 +156,11 @@ class RunFolder:
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest."""
-        self._replace(MANIFEST_FILE, manifest)
+        self._replace(MANIFEST_FILE, _indented(manifest))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace the summary."""
-        self._replace(SUMMARY_FILE, summary)
+        self._replace(SUMMARY_FILE, _indented(summary))
 
     def close(self) -> None:
         """Make everything durable and give the lock back; a second call does nothing."""
@@ -158,8 +170,7 @@ class RunFolder:
         self._free_room()
         self._lock.close()
 
-    def _replace(self, name: str, content: Mapping[str, Any]) -> None:
-        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    def _replace(self, name: str, text: str) -> None:
         try:
             write_text(self.path / name, text)
         except OSError as error:
@@ -411,6 +422,10 @@ def _line(content: Mapping[str, Any]) -> bytes:
         return text.encode() + b"\n"
     except UnicodeEncodeError:  # half a character, which only escapes can hold
         return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
+def _indented(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -6,20 +6,46 @@ Nothing secret is in it: targets are named without their keys, options that are 
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from qwenops import __version__
+from qwenops.bench.clock import Clock
+from qwenops.bench.folder import SCHEMA
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.target import Target
-from qwenops.hardware import Machine
+from qwenops.hardware import Machine, detect_machine
 from qwenops.options import parse_value, walk
 
 LIBRARIES = ("aiohttp", "uvloop", "numpy", "openvino", "locust")
 """Whose versions a result depends on; those that are not installed are left out."""
+
+
+def new_manifest(
+    verb: str, targets: Mapping[str, Target], options: BenchOptions, clock: Clock, command: Sequence[str]
+) -> dict[str, Any]:
+    """Return what is known when a run begins."""
+    wall_ns = clock.wall_ns()
+    return {
+        "schema": SCHEMA,
+        "verb": verb,
+        "command": list(command),
+        "state": "running",
+        "virtual": clock.virtual,
+        "began_wall_ns": wall_ns,
+        "began": datetime.fromtimestamp(wall_ns / 1e9, tz=UTC).isoformat(timespec="milliseconds"),
+        "salt": f"{wall_ns:x}",
+        "seed": options.seed,
+        "options": options_data(options),
+        "targets": {name: target_data(each) for name, each in targets.items()},
+        "machine": machine_data(detect_machine()),
+        "versions": versions(),
+        "gaps": [],
+    }
 
 
 def options_data(options: BenchOptions) -> dict[str, Any]:

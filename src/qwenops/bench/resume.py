@@ -1,18 +1,19 @@
 """Open a run's folder: a new one, or one that an earlier sitting left behind, so that the command goes on where it was.
 
 In real time, segments that are over are answered from the journal, the one that was under way goes on with the
-requests that have no record, and the run's own time goes on where the last line left it. In virtual time hours are
-seconds: there a run begins anew, and equals one that was never disturbed.
+requests that have no record, and the run's own time goes on where the last line left it. In virtual time a run goes on
+at the last moment at which nothing was in flight (`rewind.py`), and equals one that was never disturbed.
 """
 
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from qwenops.bench.clock import Clock
 from qwenops.bench.folder import (
     MANIFEST_FILE,
     RunFolder,
@@ -24,9 +25,11 @@ from qwenops.bench.folder import (
 )
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Failure, RequestRecord
+from qwenops.bench.rewind import IdleMoment, rewind
 from qwenops.bench.segment import Driven, Segment
+from qwenops.bench.simulated.loop import VirtualClock
 from qwenops.errors import RunFolderError
-from qwenops.text import say
+from qwenops.text import Text, say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,11 @@ class Past:
     segments: tuple[PastSegment, ...]
     """In order; only the last one can be under way."""
     last_seen_ns: int
-    """The run's own time when it was last alive."""
+    """The run's own time when it was last alive; 0 in virtual time, which passes anew through what is over."""
+    moment: IdleMoment | None = None
+    """In virtual time: where the segment under way goes on."""
+    note: Text | None = None
+    """From where it is continued, in words."""
 
     def records(self, path: Path, number: int) -> Iterator[RequestRecord]:
         """Yield the records of a segment, in the order in which they ended; those of interrupted requests too."""
@@ -157,7 +164,7 @@ def read_past(path: Path) -> Past:
 
 
 def open_folder(
-    manifest: dict[str, Any], options: BenchOptions, opening: Opening
+    manifest: dict[str, Any], options: BenchOptions, opening: Opening, *, forgetful: bool = False
 ) -> tuple[RunFolder, dict[str, Any], Past | None]:
     """Make a run's folder, or open the one that is continued.
 
@@ -165,9 +172,10 @@ def open_folder(
         manifest: What is to be measured now.
         options: How; they say where runs are written.
         opening: Whether it is a new run.
+        forgetful: Whether the targets are as new whenever they are idle; else a run in virtual time begins anew.
 
     Returns:
-        The folder, the manifest that holds from now on, and what an earlier sitting left (nothing in virtual time).
+        The folder, the manifest that holds from now on, and what an earlier sitting left.
 
     Raises:
         RunFolderError: The folder is in use, damaged, or of another run.
@@ -181,8 +189,9 @@ def open_folder(
     folder = RunFolder.open(path)
     try:
         if manifest["virtual"]:
-            folder.clear()
-            return folder, manifest | {"salt": earlier["salt"]}, None
+            moment, note = rewind(folder, possible=forgetful)
+            past = replace(read_past(path), last_seen_ns=0, moment=moment, note=note)
+            return folder, manifest | {"salt": earlier["salt"]}, past
         past = read_past(path)
     except BaseException:
         folder.close()
@@ -190,6 +199,21 @@ def open_folder(
     sitting = {"wall_ns": manifest["began_wall_ns"], "command": manifest["command"], "versions": manifest["versions"]}
     kept = {name: value for name, value in earlier.items() if name not in _OF_THE_END}
     return folder, kept | {"state": "running", "sittings": [*earlier.get("sittings", []), sitting]}, past
+
+
+def mark_gap(folder: RunFolder, manifest: dict[str, Any], past: Past, clock: Clock) -> None:
+    """Write down that the run did not run for a while; virtual time has no such gaps."""
+    if clock.virtual:
+        return
+    lost_s = lost_between(manifest, past.last_seen_ns, clock.wall_ns())
+    folder.add("segments", {"event": "resumed", "at_ns": past.last_seen_ns, "lost_s": lost_s})
+    manifest["gaps"] = [*manifest["gaps"], {"at_ns": past.last_seen_ns, "lost_s": lost_s}]
+
+
+def pass_to(clock: Clock, at_ns: int) -> None:
+    """Let virtual time pass to a moment of an earlier sitting; real time passes by itself."""
+    if isinstance(clock, VirtualClock):
+        clock.pass_to_ns(at_ns)
 
 
 _OF_THE_END = frozenset({"error", "ended_wall_ns", "elapsed_ns", "hashes", "validity"})

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -25,11 +24,12 @@ from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Outcome, conclusi
 from qwenops.bench.conclusion import SCHEMA as SUMMARY_SCHEMA
 from qwenops.bench.definitions import e2e_s, ttft_s
 from qwenops.bench.drive import Before, Course, Progress, drive
-from qwenops.bench.folder import SCHEMA, RunFolder, segment_data
-from qwenops.bench.manifest import Fingerprint, machine_data, options_data, target_data, versions
+from qwenops.bench.folder import RunFolder, segment_data
+from qwenops.bench.manifest import Fingerprint, new_manifest
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Failure, Phase, RequestRecord
-from qwenops.bench.resume import Opening, Past, PastSegment, check_workload, lost_between, open_folder
+from qwenops.bench.resume import Opening, Past, PastSegment, check_workload, mark_gap, open_folder, pass_to
+from qwenops.bench.rewind import forgets
 from qwenops.bench.schedule import schedule_hash
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.send import Errand, Line
@@ -38,7 +38,6 @@ from qwenops.bench.target import Target
 from qwenops.bench.validity import ClientWatch, Validity, Verdict, bias_sentence
 from qwenops.bench.workload import Workload, open_workload
 from qwenops.errors import QwenOpsError
-from qwenops.hardware import detect_machine
 from qwenops.text import Text, say
 
 __all__ = ["Collector", "Listen", "Opening", "Run", "Snapshot", "begin", "finish", "ignore", "validity_data"]
@@ -137,6 +136,8 @@ class Run:
         self.host: Mapping[str, Any] = {}
         """The latest sample of the host."""
         self.state = "running"
+        self.continued = past.note if past else None
+        """From where a run in virtual time is continued, in words."""
         self.origin_ns = clock.now_ns() - (past.last_seen_ns if past else 0)
         """Where the run's own time begins on the clock."""
         self._watch = watch
@@ -337,6 +338,7 @@ class Run:
             keep(record)
             number += 1
         driven = past.driven(segment, tuple(sorted(records, key=lambda record: record.index)))
+        pass_to(self.clock, self.origin_ns + driven.ended_ns)
         self._note_schedule(segment)
         self._next_index = past.first_index + number + driven.dropped
         self._watch.close_segment(driven, number, overload=overload)
@@ -352,6 +354,7 @@ class Run:
     ) -> tuple[_Scene, Before]:
         """Begin a segment, or go on in the one that was under way."""
         progress, number = Progress(), self._number
+        resting: Mapping[int, int] = {}
         self._note_schedule(segment)
         if past is None:
             began_ns, first_index, over = self.clock.now_ns(), self._next_index, frozenset[int]()
@@ -369,7 +372,10 @@ class Run:
         else:
             assert self._past is not None  # noqa: S101 -- it came from there
             began_ns, first_index = past.began_ns + self.origin_ns, past.first_index
-            over = self._past.over(self.folder.path, number)
+            over, moment = self._past.over(self.folder.path, number), self._past.moment
+            if moment is not None:
+                pass_to(self.clock, self.origin_ns + moment.at_ns)
+                resting = {user: self.origin_ns + until_ns for user, until_ns in moment.resting.items()}
             progress.dropped = len(past.dropped)
             for record in self._past.records(self.folder.path, number):
                 if record.failure is not Failure.INTERRUPTED:
@@ -389,7 +395,7 @@ class Run:
             keep=keep,
             positions=max(over, default=-1) + 1,
         )
-        return scene, Before(began_ns=began_ns, over=over, resumed=past is not None)
+        return scene, Before(began_ns=began_ns, over=over, resumed=past is not None, resting=resting)
 
     def _close_scene(self, scene: _Scene, driven: Driven, *, overload: bool) -> None:
         line = {
@@ -462,7 +468,8 @@ async def begin(
     """
     clock, opening = clock or running_clock(), opening or Opening()
     async with AsyncExitStack() as stack:
-        folder, manifest, past = open_folder(_new_manifest(verb, targets, options, clock, opening), options, opening)
+        new = new_manifest(verb, targets, options, clock, opening.command)
+        folder, manifest, past = open_folder(new, options, opening, forgetful=forgets(targets))
         stack.callback(folder.close)
         workload = workload or open_workload(options, salt=manifest["salt"])
         check_workload(manifest, workload.facts)
@@ -475,9 +482,7 @@ async def begin(
         run = Run(verb, targets, options, clock=clock, folder=folder, workload=workload, watch=watch, past=past)
         stack.callback(run.close)
         if past is not None:
-            lost_s = lost_between(manifest, past.last_seen_ns, clock.wall_ns())
-            folder.add("segments", {"event": "resumed", "at_ns": past.last_seen_ns, "lost_s": lost_s})
-            manifest["gaps"] = [*manifest["gaps"], {"at_ns": past.last_seen_ns, "lost_s": lost_s}]
+            mark_gap(folder, manifest, past, clock)
         manifest["workload"] = {"name": workload.name, **workload.facts}
         folder.write_manifest(manifest)
         try:
@@ -555,28 +560,6 @@ async def _ended(task: "asyncio.Task[None]") -> None:
 
 def _state_of(error: BaseException) -> str:
     return "interrupted" if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else "failed"
-
-
-def _new_manifest(
-    verb: str, targets: Mapping[str, Target], options: BenchOptions, clock: Clock, opening: Opening
-) -> dict[str, Any]:
-    wall_ns = clock.wall_ns()
-    return {
-        "schema": SCHEMA,
-        "verb": verb,
-        "command": list(opening.command),
-        "state": "running",
-        "virtual": clock.virtual,
-        "began_wall_ns": wall_ns,
-        "began": datetime.fromtimestamp(wall_ns / NS_PER_S, tz=UTC).isoformat(timespec="milliseconds"),
-        "salt": f"{wall_ns:x}",
-        "seed": options.seed,
-        "options": options_data(options),
-        "targets": {name: target_data(each) for name, each in targets.items()},
-        "machine": machine_data(detect_machine()),
-        "versions": versions(),
-        "gaps": [],
-    }
 
 
 def _ending(run: Run) -> dict[str, Any]:

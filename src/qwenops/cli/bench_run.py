@@ -281,6 +281,8 @@ async def _measured(ctx: click.Context, terminal: Terminal, wanted: Wanted, act:
                 opening=opening,
             )
         )
+        if run.continued is not None:
+            terminal.tell(run.continued)
         with stopping(run.stop):
             conclusion = await act(run)
             if not wanted.virtual:

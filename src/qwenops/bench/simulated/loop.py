@@ -140,6 +140,10 @@ class VirtualClock:
         """Return nanoseconds since 1970 as if the loop had begun at `WALL_ANCHOR_NS`."""
         return WALL_ANCHOR_NS + self._loop.now_ns
 
+    def pass_to_ns(self, at_ns: int) -> None:
+        """Let it be `at_ns` at once, where it is not later already; for what happened before and is only told again."""
+        self._loop.now_ns = max(self._loop.now_ns, at_ns)
+
     async def sleep_until_ns(self, at_ns: int) -> None:
         """Wait until it is `at_ns`, exactly."""
         while self._loop.now_ns < at_ns:

@@ -22,7 +22,6 @@ import pytest
 
 from qwenops.bench.calibrate import calibrate
 from qwenops.bench.capacity import find_capacity
-from qwenops.bench.checks.http import simulated_process
 from qwenops.bench.checks.truth import order_statistic
 from qwenops.bench.checks.virtual import true_times, virtual_run
 from qwenops.bench.clock import RealClock
@@ -40,6 +39,7 @@ from qwenops.bench.simulated.engine import open_simulated
 from qwenops.bench.simulated.loop import VirtualClock, run
 from qwenops.bench.simulated.model import ServerModel
 from qwenops.bench.simulated.options import SimulatedOptions
+from qwenops.bench.simulated.process import simulated_process
 from qwenops.bench.simulated.server import serve_simulated
 from qwenops.bench.slo import Decision, judge, parse_slo
 from qwenops.bench.stats import Summary, summarise

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 
 from qwenops.bench.calibrate import calibrate
 from qwenops.bench.clock import RealClock
-from qwenops.bench.record import Phase, RequestRecord
+from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.simulated.loop import VirtualClock, run
 from qwenops.bench.validity import Calibration, ClientWatch, Tally, Verdict, bias_sentence
 from qwenops.statistics.samples import quantile
+from qwenops.text import say
 from tests.bench.driving import MS, S
 
 OPEN = Segment(name="load", load=OpenLoop(offsets_ns=tuple(range(0, 100 * S, S))), duration_s=100.0)
@@ -108,6 +110,50 @@ async def test_a_held_up_event_loop_is_noticed() -> None:
     assert any("slow to see what arrived" in reason for reason in found.reasons)
 
 
+def test_a_stall_counts_for_all_the_ticks_that_it_swallowed() -> None:
+    seen = watch()
+    for _ in range(1000):
+        seen.add_loop_lag(0.0001)
+    assert seen.judge().verdict is Verdict.VALID
+    seen.add_loop_lag(5.0)
+    found = seen.judge()
+    assert found.verdict is Verdict.INVALID
+    assert found.figures["loop_lag_max_s"] == 5.0
+    assert found.figures["loop_lag_p99_s"] == pytest.approx(5 - 11 * 0.05, rel=0.03)
+
+
+@pytest.mark.parametrize(("gap_ms", "verdict"), [(20, Verdict.SUSPECT), (100, Verdict.VALID), (None, Verdict.VALID)])
+def test_a_late_loop_is_held_against_the_gaps_between_chunks(gap_ms: int | None, verdict: Verdict) -> None:
+    seen = watch()
+    gaps_us = () if gap_ms is None else (gap_ms * 1000,) * 5
+    for _ in range(100):
+        seen.add(replace(record(0.1, 10_000), chunk_gaps_us=gaps_us))
+        seen.add_loop_lag(0.015)
+    assert seen.judge().verdict is verdict
+
+
+def test_a_request_that_this_machine_could_not_send_makes_the_run_invalid() -> None:
+    seen = watch()
+    seen.add(replace(record(), failure=Failure.CONNECT))
+    assert seen.judge().verdict is Verdict.VALID
+    seen.add(replace(record(), failure=Failure.CLIENT))
+    found = seen.judge()
+    assert found.verdict is Verdict.INVALID
+    assert "for 1 of the requests" in found.reasons[0]
+
+
+def test_what_others_doubt_makes_it_suspect() -> None:
+    found = watch().judge((say("Something changed."),))
+    assert (found.verdict, found.reasons) == (Verdict.SUSPECT, ("Something changed.",))
+
+
+def test_the_cpu_time_of_other_processes_of_the_client_counts() -> None:
+    seen = watch()
+    seen.add_cpu(S, 2 * S)
+    assert seen.judge().figures["client_cpu_share"] == pytest.approx(0.25)
+    assert seen.judge().verdict is Verdict.SUSPECT
+
+
 @pytest.mark.parametrize(
     ("sent", "verdict"), [(100, Verdict.VALID), (98, Verdict.VALID), (95, Verdict.SUSPECT), (80, Verdict.INVALID)]
 )
@@ -147,6 +193,25 @@ async def test_a_calibration_measures_what_the_client_adds() -> None:
     assert 0 <= found.bias_ttft_s < 0.5
     assert 0 <= found.bias_gap_s < 0.5
     assert 0 < found.cost_per_chunk_s < 0.01
+
+
+async def test_a_calibration_for_servers_goes_over_http_to_another_process() -> None:
+    found = await calibrate(RealClock(), 0.5, over_http=True)
+    assert (found.over_http, found.chunks) == (True, 8 * 20)
+    assert 0 < found.bias_ttft_s < 0.5
+    assert 0 < found.cost_per_chunk_s < 0.05
+    sentence = bias_sentence(watch(calibration=found).judge())
+    assert sentence is not None
+    assert "a server of its own" in sentence
+
+
+async def test_a_calibration_without_a_server_says_that_no_network_was_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwenops.bench.calibrate.MODEL", "simulated:?slots=none")
+    found = await calibrate(RealClock(), 0.1, over_http=True)
+    assert not found.over_http
+    sentence = bias_sentence(watch(calibration=found).judge())
+    assert sentence is not None
+    assert "network" in sentence
 
 
 def test_a_calibration_in_virtual_time_finds_nothing() -> None:

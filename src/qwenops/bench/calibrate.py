@@ -1,22 +1,36 @@
-"""What the client adds to every figure: it measures streams in this process whose times are known exactly."""
+"""What the client adds to every figure: it measures streams whose times are known exactly.
+
+Where a server is measured, the streams come over HTTP from a process on this machine, which notes when it hands each
+chunk to the operating system; so network stack, event loop and parser are in it, as they are in every figure. Where
+the model is computed in this process, the streams come from within it too.
+"""
 
 import asyncio
 import itertools
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from qwenops.bench.clock import Clock
 from qwenops.bench.record import Phase, RequestRecord
 from qwenops.bench.send import Line
+from qwenops.bench.simulated.process import simulated_process
 from qwenops.bench.target import Target
 from qwenops.bench.validity import Calibration
 from qwenops.bench.workload import Ask
+from qwenops.engines.openai import api_url, open_server
+from qwenops.engines.remote import Remote
 from qwenops.engines.seam import EngineInfo
+from qwenops.errors import EngineUnavailableError, QwenOpsError
 from qwenops.generation import Chunk, FinishReason, GenerationRequest, Message, Messages, SamplingParams, Usage
+from qwenops.text import say
 
 STREAMS = 8
 TOKENS_PER_S = 40
 NS_PER_S = 1_000_000_000
+STAGGER_NS = 20_000_000
+"""Between the starts of two streams, so that none waits for another's head."""
+MODEL = f"simulated:?slots=64&contention=0&coherence=0&prefill_tokens_per_s=0&decode_tokens_per_s={TOKENS_PER_S}"
 
 
 class NullEngine:
@@ -56,41 +70,100 @@ class NullEngine:
         """Hold nothing."""
 
 
-async def calibrate(clock: Clock, duration_s: float, *, streams: int = STREAMS) -> Calibration:
-    """Measure known streams for about `duration_s` seconds, and return how far off the client was."""
+async def calibrate(clock: Clock, duration_s: float, *, over_http: bool = False, streams: int = STREAMS) -> Calibration:
+    """Measure known streams for about `duration_s` seconds, and return how far off the client was.
+
+    Args:
+        clock: Where moments come from; over HTTP it must be the machine's.
+        duration_s: How long a stream lasts.
+        over_http: Whether they come from another process. Where that cannot be started, they come from this one.
+        streams: How many at the same time.
+    """
+    if over_http:
+        try:
+            return await _over_http(clock, duration_s, streams)
+        except (QwenOpsError, OSError):
+            pass  # what it finds instead says that no network was in it
+    return await _in_process(clock, duration_s, streams)
+
+
+async def _in_process(clock: Clock, duration_s: float, streams: int) -> Calibration:
     engine = NullEngine(clock)
-    line = Line(
-        Target(text="null", kind="in-process", engine=engine, model="null"), clock, 0, timeout_s=60 + duration_s
-    )
-    num_tokens = max(2, round(duration_s * TOKENS_PER_S))
+    target = Target(text="null", kind="in-process", engine=engine, model="null")
+    records, cpu_s = await _sent(target, clock, duration_s, streams, stagger_ns=0)
+    due_ns = [engine.due_ns[f"bench-{record.index}"] for record in records]
+    return _calibration(records, due_ns, cpu_s, over_http=False)
+
+
+async def _over_http(clock: Clock, duration_s: float, streams: int) -> Calibration:
+    async with simulated_process(MODEL) as url:
+        engine = await open_server(Remote(api_url(url)))
+        try:
+            target = Target(
+                text=url,
+                kind="openai",
+                engine=engine,
+                model=engine.info.model,
+                listen_moments=engine.listen_moments,
+            )
+            records, cpu_s = await _sent(target, clock, duration_s, streams, stagger_ns=STAGGER_NS)
+            _, told = await engine.remote.ask("/simulated/sent", base=url)
+        finally:
+            await engine.aclose()
+    told_of = {each["came_ns"]: each["sent_ns"] for each in json.loads(told)["requests"]}
+    due_ns = [told_of[_came_ns(record, list(told_of))] for record in records]
+    if any(len(due) != record.num_chunks or record.failure for record, due in zip(records, due_ns, strict=True)):
+        raise EngineUnavailableError(say("The simulated server did not answer as it should."))
+    return _calibration(records, due_ns, cpu_s, over_http=True)
+
+
+def _came_ns(record: RequestRecord, came_ns: Sequence[int]) -> int:
+    """Return when the server saw a request: the first moment after it was sent."""
+    sent_ns = record.sent_ns or 0
+    return min((each for each in came_ns if each >= sent_ns), default=came_ns[-1])
+
+
+async def _sent(
+    target: Target, clock: Clock, duration_s: float, streams: int, *, stagger_ns: int
+) -> tuple[list[RequestRecord], float]:
+    """Send one request for each stream; return the records, and the CPU time that all took."""
+    line = Line(target, clock, 0, timeout_s=60 + duration_s)
     ask = Ask(
         item="null",
         messages=Messages(messages=(Message(role="user", content="x"),)),
-        sampling=SamplingParams(max_tokens=num_tokens),
+        sampling=SamplingParams(max_tokens=max(2, round(duration_s * TOKENS_PER_S)), ignore_eos=True),
         prompt_hash="",
     )
     errands = [line.errand(ask, index=index, segment="calibration", phase=Phase.WARMUP) for index in range(streams)]
-    cpu_ns = time.process_time_ns()
-    records = await asyncio.gather(*(line.send(each, clock.now_ns()) for each in errands))
-    cpu_ns = time.process_time_ns() - cpu_ns
-    firsts, gaps = [], []
-    for errand, record in zip(errands, records, strict=True):
-        due = engine.due_ns[errand.request.id]
-        if record.first_content_ns is not None:
-            firsts.append((record.first_content_ns - due[0]) / NS_PER_S)
-        gaps.extend(_gap_errors_s(record, due))
-    firsts.sort()
-    gaps.sort()
+    began_ns, cpu_ns = clock.now_ns(), time.process_time_ns()
+
+    async def send(number: int) -> RequestRecord:
+        due_ns = began_ns + number * stagger_ns
+        await clock.sleep_until_ns(due_ns)
+        return await line.send(errands[number], due_ns)
+
+    records = await asyncio.gather(*(send(number) for number in range(streams)))
+    line.close()
+    return records, (time.process_time_ns() - cpu_ns) / NS_PER_S
+
+
+def _calibration(
+    records: Sequence[RequestRecord], due_ns: Sequence[list[int]], cpu_s: float, *, over_http: bool
+) -> Calibration:
+    pairs = list(zip(records, due_ns, strict=True))
+    firsts = sorted((record.first_content_ns or 0) - due[0] for record, due in pairs)
+    gaps = sorted(error for record, due in pairs for error in _gap_errors_ns(record, due))
     chunks = sum(record.num_chunks for record in records)
     return Calibration(
-        bias_ttft_s=firsts[len(firsts) // 2],
-        bias_gap_s=gaps[int(0.99 * (len(gaps) - 1))],
-        cost_per_chunk_s=cpu_ns / NS_PER_S / chunks,
+        bias_ttft_s=firsts[len(firsts) // 2] / NS_PER_S,
+        bias_gap_s=gaps[int(0.99 * (len(gaps) - 1))] / NS_PER_S,
+        cost_per_chunk_s=cpu_s / chunks,
         chunks=chunks,
+        over_http=over_http,
     )
 
 
-def _gap_errors_s(record: RequestRecord, due_ns: list[int]) -> list[float]:
+def _gap_errors_ns(record: RequestRecord, due_ns: list[int]) -> list[int]:
     """Return how far each gap was off, without its sign."""
     true_ns = [later - earlier for earlier, later in itertools.pairwise(due_ns)]
-    return [abs(seen_us * 1000 - true) / NS_PER_S for seen_us, true in zip(record.chunk_gaps_us, true_ns, strict=True)]
+    return [abs(seen_us * 1000 - true) for seen_us, true in zip(record.chunk_gaps_us, true_ns, strict=True)]

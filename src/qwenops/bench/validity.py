@@ -8,13 +8,13 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from qwenops.bench.clock import Clock
-from qwenops.bench.record import Phase, RequestRecord
+from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.segment import Driven, OpenLoop
 from qwenops.text import Text, say
 
@@ -22,6 +22,9 @@ NS_PER_S = 1_000_000_000
 TICK_NS = 50_000_000
 """How often the event loop is asked whether it is late."""
 _STEP = math.log(1.02)
+_MOST_MISSED = 20_000
+"""Ticks that one stall may count for: a machine that slept is no endless work."""
+US_PER_S = 1e6
 
 
 class Verdict(StrEnum):
@@ -41,8 +44,9 @@ class Validity:
     verdict: Verdict = Verdict.VALID
     reasons: tuple[Text, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
-    """schedule_lag_p50_s, schedule_lag_p99_s, loop_lag_p99_s, client_cpu_share (of the machine), client_cores,
-    dropped, achieved_ratio, bias_ttft_s, bias_gap_s, cost_per_chunk_s. One that is unknown is absent."""
+    """schedule_lag_p50_s, schedule_lag_p99_s, loop_lag_p99_s, loop_lag_max_s, client_cpu_share (of the machine),
+    client_cores, client_faults, dropped, achieved_ratio, bias_ttft_s, bias_gap_s, cost_per_chunk_s,
+    bias_over_http (1 or 0). One that is unknown is absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,8 @@ class ClientBounds:
     lag_s: float = 0.005
     lag_of_ttft: float = 0.02
     """Share of the median time to first token that a lag may have instead, if that is more."""
+    lag_of_gap: float = 0.20
+    """Share of the median gap between chunks that the event loop may be late by, if that is less than the former."""
     cpu_share: float = 0.10
     """Of the machine."""
     achieved_ratio: float = 0.98
@@ -70,6 +76,8 @@ class Calibration:
     cost_per_chunk_s: float
     """CPU time."""
     chunks: int
+    over_http: bool = False
+    """Whether the streams came over HTTP from another process, as from a server; else from within this one."""
 
 
 class Tally:
@@ -122,7 +130,10 @@ class ClientWatch:
         self._bounds = bounds or ClientBounds()
         self._schedule_lag = Tally()
         self._loop_lag = Tally()
+        self._loop_lag_max_s = 0.0
         self._ttft = Tally()
+        self._gap = Tally()
+        self._client_faults = 0
         self._wall_ns = 0
         self._cpu_ns = 0
         self._due = self._in_time = self._dropped = 0
@@ -147,12 +158,27 @@ class ClientWatch:
         while True:
             due_ns = clock.now_ns() + TICK_NS
             await clock.sleep_until_ns(due_ns)
-            self._loop_lag.add((clock.now_ns() - due_ns) / NS_PER_S)
+            self.add_loop_lag((clock.now_ns() - due_ns) / NS_PER_S)
+
+    def add_loop_lag(self, lag_s: float) -> None:
+        """Count how late a tick was, and each that was due while the loop stood still: a stall is not one sample."""
+        self._loop_lag_max_s = max(self._loop_lag_max_s, lag_s)
+        tick_s = TICK_NS / NS_PER_S
+        for missed in range(max(1, min(math.ceil(lag_s / tick_s), _MOST_MISSED))):
+            self._loop_lag.add(lag_s - missed * tick_s)
+
+    def add_cpu(self, cpu_ns: int, wall_ns: int) -> None:
+        """Count the CPU time of other processes that belong to the client."""
+        self._cpu_ns += cpu_ns
+        self._wall_ns += wall_ns
 
     def add(self, record: RequestRecord) -> None:
         """Look at a request that is over."""
         if record.phase is Phase.WARMUP or record.sent_ns is None:
             return
+        self._client_faults += record.failure is Failure.CLIENT
+        if record.chunk_gaps_us:
+            self._gap.add(sorted(record.chunk_gaps_us)[len(record.chunk_gaps_us) // 2] / US_PER_S)
         self._schedule_lag.add((record.sent_ns - record.scheduled_ns) / NS_PER_S)
         if record.first_content_ns is not None:
             self._ttft.add((record.first_content_ns - record.sent_ns) / NS_PER_S)
@@ -172,16 +198,17 @@ class ClientWatch:
         self._in_time += min(sent, due)
         self._dropped += driven.dropped
 
-    def judge(self) -> Validity:
-        """Return the verdict so far."""
+    def judge(self, doubts: Sequence[Text] = ()) -> Validity:
+        """Return the verdict so far; `doubts` are reasons to suspect it that others have."""
         bounds, figures = self._bounds, self._figures()
-        lag_bound_s = max(bounds.lag_s, bounds.lag_of_ttft * (self._ttft.quantile(0.5) or 0.0))
-        found: list[tuple[Verdict, Text]] = []
-        for name, template in _LAGS.items():
+        found: list[tuple[Verdict, Text]] = [(Verdict.SUSPECT, each) for each in doubts]
+        for name, (template, bound_s) in self._lag_bounds().items():
             lag_s = figures.get(name)
-            if lag_s is not None and lag_s > lag_bound_s:
-                verdict = Verdict.INVALID if lag_s > 5 * lag_bound_s else Verdict.SUSPECT
-                found.append((verdict, template(lag_s, lag_bound_s)))
+            if lag_s is not None and lag_s > bound_s:
+                verdict = Verdict.INVALID if lag_s > 5 * bound_s else Verdict.SUSPECT
+                found.append((verdict, template(lag_s, bound_s)))
+        if self._client_faults:
+            found.append((Verdict.INVALID, _faulty(self._client_faults)))
         share = figures.get("client_cpu_share") if self._separate else None
         if share is not None and share > bounds.cpu_share:
             verdict = Verdict.INVALID if share > 3 * bounds.cpu_share else Verdict.SUSPECT
@@ -193,11 +220,20 @@ class ClientWatch:
         worst = max((verdict for verdict, _ in found), key=list(Verdict).index, default=Verdict.VALID)
         return Validity(verdict=worst, reasons=tuple(reason for _, reason in found), figures=figures)
 
+    def _lag_bounds(self) -> dict[str, tuple[Callable[[float, float], Text], float]]:
+        """Return by figure how late the client may be, and how to say that it was later."""
+        bounds, gap_s = self._bounds, self._gap.quantile(0.5)
+        sending_s = max(bounds.lag_s, bounds.lag_of_ttft * (self._ttft.quantile(0.5) or 0.0))
+        seeing_s = sending_s if gap_s is None else max(bounds.lag_s, min(sending_s, bounds.lag_of_gap * gap_s))
+        return {"schedule_lag_p99_s": (_late_sending, sending_s), "loop_lag_p99_s": (_late_loop, seeing_s)}
+
     def _figures(self) -> dict[str, float]:
         known: dict[str, float | None] = {
             "schedule_lag_p50_s": self._schedule_lag.quantile(0.5),
             "schedule_lag_p99_s": self._schedule_lag.quantile(0.99),
             "loop_lag_p99_s": self._loop_lag.quantile(0.99),
+            "loop_lag_max_s": self._loop_lag_max_s if self._loop_lag.number else None,
+            "client_faults": self._client_faults or None,
             "dropped": self._dropped,
             "achieved_ratio": self._in_time / self._due if self._due else None,
         }
@@ -208,6 +244,7 @@ class ClientWatch:
             known["bias_ttft_s"] = self._calibration.bias_ttft_s
             known["bias_gap_s"] = self._calibration.bias_gap_s
             known["cost_per_chunk_s"] = self._calibration.cost_per_chunk_s
+            known["bias_over_http"] = float(self._calibration.over_http)
         return {name: value for name, value in known.items() if value is not None}
 
 
@@ -228,10 +265,12 @@ def _late_loop(lag_s: float, bound_s: float) -> Text:
     )
 
 
-_LAGS: Mapping[str, Callable[[float, float], Text]] = {
-    "schedule_lag_p99_s": _late_sending,
-    "loop_lag_p99_s": _late_loop,
-}
+def _faulty(number: int) -> Text:
+    return say(
+        "This machine had no file, port or buffer left for {number} of the requests: they say nothing about the "
+        "server.",
+        number=number,
+    )
 
 
 def _busy(share: float, bound: float) -> Text:
@@ -257,10 +296,20 @@ def bias_sentence(validity: Validity) -> Text | None:
     figures = validity.figures
     if "bias_ttft_s" not in figures:
         return None
+    numbers = {
+        "ttft": figures["bias_ttft_s"] * 1000,
+        "gap": figures["bias_gap_s"] * 1000,
+        "cost": figures["cost_per_chunk_s"] * 1e6,
+    }
+    if figures.get("bias_over_http"):
+        return say(
+            "Against a server of its own on this machine, the client added about {ttft:.2f} ms to a time to first "
+            "token and at most {gap:.2f} ms to 99 % of the gaps, at {cost:.0f} microseconds of CPU time for each chunk.",
+            **numbers,
+        )
     return say(
-        "The client itself adds about {ttft:.2f} ms to a time to first token and at most {gap:.2f} ms to a gap, at "
-        "{cost:.0f} microseconds of CPU time for each chunk.",
-        ttft=figures["bias_ttft_s"] * 1000,
-        gap=figures["bias_gap_s"] * 1000,
-        cost=figures["cost_per_chunk_s"] * 1e6,
+        "The client itself adds about {ttft:.2f} ms to a time to first token and at most {gap:.2f} ms to 99 % of the "
+        "gaps, at {cost:.0f} microseconds of CPU time for each chunk; what a network and its protocol add is not in "
+        "it.",
+        **numbers,
     )

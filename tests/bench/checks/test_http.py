@@ -4,10 +4,11 @@ import aiohttp
 import pytest
 
 from qwenops.bench.checks import http
-from qwenops.bench.checks.http import check_answers, simulated_process
+from qwenops.bench.checks.http import check_answers
 from qwenops.bench.checks.truth import failed
 from qwenops.bench.record import Failure
 from qwenops.bench.simulated.options import Faults
+from qwenops.bench.simulated.process import simulated_process
 from qwenops.errors import EngineUnavailableError
 
 

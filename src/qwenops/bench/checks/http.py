@@ -5,12 +5,10 @@ processes of a machine share. What lies between that and the suite's own stamp i
 event loop and its parser: the client's bias.
 """
 
-import asyncio
 import json
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,14 +32,12 @@ from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.simulated.model import ServerModel
 from qwenops.bench.simulated.options import Faults, SimulatedOptions
+from qwenops.bench.simulated.process import simulated_process
 from qwenops.bench.stats import summarise
 from qwenops.bench.targets import open_target
 from qwenops.bench.workload import Ask, Workload, open_workload
-from qwenops.command import PIPE, Spawned, spawn
-from qwenops.errors import DeadlineError, EngineUnavailableError
 from qwenops.text import clause, say
 
-START_TIMEOUT_S = 30.0
 STREAMS, TOKENS_PER_S = 20, 40
 _CLIENT_CORE_SHARE = 0.05
 _STREAM_TOKENS = 240
@@ -102,31 +98,6 @@ async def check_times(folder: Path, tell: Callable[[str], None], *, tries: int) 
 async def check_answers(folder: Path) -> list[Check]:
     """Check that answers and failures arrive as what they are; run folders are made in `folder`."""
     return await _check_wires(folder) + await _check_failures(folder)
-
-
-@asynccontextmanager
-async def simulated_process(text: str) -> AsyncIterator[str]:
-    """Start the simulated server as a process of its own and yield its address.
-
-    Raises:
-        EngineUnavailableError: It did not start.
-        DeadlineError: It did not start in time.
-    """
-    with spawn([sys.executable, "-m", "qwenops.bench.simulated", text], stdout=PIPE) as child:
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                url = await asyncio.to_thread(_first_line, child)
-        except TimeoutError:
-            child.kill()
-            raise DeadlineError(say("The simulated server did not start.")) from None
-        if not url:
-            raise EngineUnavailableError(say("The simulated server did not start."))
-        yield url
-
-
-def _first_line(child: Spawned) -> str:
-    assert child.stdout is not None  # noqa: S101 -- it was started with a pipe
-    return child.stdout.readline().decode().strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,20 @@ from qwenops.text import Text, say
 
 _SHOWN_MESSAGES = 3
 _OWN = frozenset(
-    {"schema", "verb", "command", "validity", "options", "machine", "versions", "workload", "targets", "gaps", "began"}
+    {
+        "schema",
+        "verb",
+        "command",
+        "validity",
+        "options",
+        "machine",
+        "versions",
+        "workload",
+        "targets",
+        "gaps",
+        "began",
+        "notices",
+    }
 )
 CACHE: Mapping[str, Text] = {
     "warm": say("warm: a prefix cache may find the shared beginning"),
@@ -152,6 +165,8 @@ def validity_table(figures: Mapping[str, float]) -> Table | None:
         "schedule_lag_p50_s": say("Lateness of a request, median"),
         "schedule_lag_p99_s": say("Lateness of a request, 99 %"),
         "loop_lag_p99_s": say("Lateness of the event loop, 99 %"),
+        "loop_lag_max_s": say("Longest stall of the event loop"),
+        "client_faults": say("Requests that this machine could not send"),
         "client_cpu_share": say("Share of the machine's CPU that the client used"),
         "client_cores": say("Cores that the client used"),
         "dropped": say("Requests that the client did not send"),
@@ -162,6 +177,8 @@ def validity_table(figures: Mapping[str, float]) -> Table | None:
     }
     rows: list[list[Cell | str]] = []
     for name, value in figures.items():
+        if name == "bias_over_http":
+            continue
         share = name.endswith(("_share", "_ratio"))
         text = seconds(value) if name.endswith("_s") else percent(value) if share else number(value)
         rows.append([titles.get(name, name), Cell(text=text, order=value)])
@@ -210,6 +227,7 @@ def failure_table(groups: Sequence[Group]) -> Table | None:
 
 
 KINDS: Mapping[Failure, Text] = {
+    Failure.CLIENT: say("This machine had nothing left to connect with"),
     Failure.CONNECT: say("No connection"),
     Failure.TIMEOUT: say("Took longer than allowed"),
     Failure.REJECTED: say("The server found the request wrong"),

@@ -5,7 +5,8 @@
 
 It runs in the event loop of its caller, in real time. `GET /simulated/truth` tells what truly happened: what the model
 said, and when the bytes were handed to the operating system (`sent_first_ns`, `sent_last_ns`), which is later where
-this machine was busy. Times there are of the machine's monotonic clock, which all its processes share.
+this machine was busy; `GET /simulated/sent` tells it of each chunk of the last answers. Times there are of the
+machine's monotonic clock, which all its processes share.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from qwenops.errors import InvalidRequestError, QwenOpsError
 
 HOST = "127.0.0.1"
 _MOST_DELIVERIES = 200_000
+_MOST_STAMPED = 256
 _MAX_BODY_BYTES = 64 * 1024**2
 _SHUTDOWN_S = 1.0
 
@@ -53,6 +55,8 @@ class Stage:
     simulated: Simulated
     clock: RealClock
     deliveries: deque[Delivery] = field(default_factory=lambda: deque(maxlen=_MOST_DELIVERIES))
+    stamped: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MOST_STAMPED))
+    """Of the last answers: when each came, and when each of its chunks was sent."""
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def openai(self, http: web.Request) -> web.StreamResponse:
@@ -97,6 +101,10 @@ class Stage:
         ]
         return web.json_response({"begin_ns": self.play.begin_ns, "requests": found})
 
+    async def sent(self, _http: web.Request) -> web.Response:
+        """Tell when each chunk of the last answers was sent."""
+        return web.json_response({"requests": list(self.stamped)})
+
     async def _answer(
         self, http: web.Request, face: Face, demand: Demand, faults: Faults, came: tuple[int, int]
     ) -> web.StreamResponse:
@@ -122,6 +130,7 @@ class Stage:
 
     def _note(self, truth: Truth, came_ns: int, sending: "_Sending") -> None:
         first_ns, last_ns = sending.first_ns or 0, sending.last_ns or 0
+        self.stamped.append({"came_ns": came_ns, "sent_ns": sending.stamps})
         self.deliveries.append(Delivery(truth=truth, came_ns=came_ns, sent_first_ns=first_ns, sent_last_ns=last_ns))
 
     async def _thaw(self) -> None:
@@ -142,6 +151,7 @@ class _Sending:
     clock: RealClock
     response: web.StreamResponse = field(init=False)
     tolds: list[Told] = field(default_factory=list)
+    stamps: list[int] = field(default_factory=list)
     count: int = 0
     first_ns: int | None = None
     last_ns: int | None = None
@@ -161,6 +171,7 @@ class _Sending:
         data = self.face.piece(told) if self.face.stream else b""
         self.last_ns = self.clock.now_ns()
         self.first_ns = self.first_ns or self.last_ns
+        self.stamps.append(self.last_ns)
         if self.face.stream:
             await self._write(data)
         else:
@@ -250,6 +261,7 @@ def application(stage: Stage) -> web.Application:
     for path in ("/api/chat", "/api/generate"):
         app.router.add_post(path, stage.ollama)
     app.router.add_get("/simulated/truth", stage.truth)
+    app.router.add_get("/simulated/sent", stage.sent)
     facts: dict[str, Any] = {
         "/health": {"status": "ok"},
         "/v1/models": {

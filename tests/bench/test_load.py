@@ -103,6 +103,16 @@ def test_a_server_that_falls_behind_is_told(tmp_path: Path) -> None:
     assert not any("did not keep up" in sentence for sentence in quick.sentences)
 
 
+def test_a_slow_server_that_keeps_up_is_not_said_to_fall_behind(tmp_path: Path) -> None:
+    """Eleven seconds for each at one a second are eleven in flight at any time, also at the end."""
+    steady = "simulated:?service=fixed&service_s=11&slots=64&contention=0&coherence=0"
+    conclusion, found = measured(tmp_path, load, target=steady, rate=1.0, duration_s=60.0, arrivals="constant")
+    assert sum(record.ended_ns > 60 * 10**9 for record in found.drivens[-1].records if record.ended_ns) >= 10
+    assert not any("did not keep up" in sentence for sentence in conclusion.sentences)
+    assert conclusion.data["segments"][0]["rates"]["completed_rate"] == pytest.approx(1.0, rel=0.02)
+    assert any(sentence.startswith("Rates are taken after the ramp") for sentence in conclusion.sentences)
+
+
 @pytest.mark.parametrize(("bound", "decision"), [("5s", "PASS"), ("50ms", "FAIL")])
 def test_an_objective_is_judged(tmp_path: Path, bound: str, decision: str) -> None:
     conclusion, _ = measured(tmp_path, load, rate=2.0, duration_s=200.0, slo=f"ttft p95 < {bound}")

@@ -7,12 +7,13 @@ gets. Without either it is the usual test: five callers for a minute.
 from collections.abc import Sequence
 from typing import Any
 
+from qwenops.bench.backlog import GROWTH, backlog_of
 from qwenops.bench.conclusion import Conclusion, Outcome
 from qwenops.bench.record import Phase
 from qwenops.bench.run import Run
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
-from qwenops.bench.slo import Slo, judge, parse_slo
+from qwenops.bench.slo import Slo, judge, parse_slo, verdict_data
 from qwenops.bench.stats import Summary, summarise, summary_data
 from qwenops.bench.tables import (
     detail_table,
@@ -30,8 +31,6 @@ USERS = 5
 DURATION_S = 60.0
 MOST_IN_FLIGHT = 1000
 """More than any server on a CPU works at; a client that held more would measure itself."""
-_FELL_BEHIND = 0.9
-_ENOUGH = 10
 
 
 async def load(run: Run, *, users: Sequence[int] = ()) -> Conclusion:
@@ -116,8 +115,8 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
         if behind is not None:
             sentences.append(behind)
         if slo is not None:
-            verdict = judge(driven.records, slo, dropped=driven.dropped)
-            verdicts.append(verdict.decision.value)
+            verdict = judge(driven.records, slo, dropped=driven.dropped, timeout_s=run.options.timeout_s)
+            verdicts.append({"segment": summary.segment, **verdict_data(verdict)})
             sentences.append(
                 say(
                     "{segment}: the objective '{objective}' is judged {decision}.",
@@ -130,7 +129,7 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
     tables = [overview_table(say("Load"), summaries)]
     tables += [detail_table(say("Latencies: {part}", part=each.segment), each) for each in summaries]
     failures = failure_table(say("Failures"), summaries)
-    data: dict[str, Any] = {"segments": [summary_data(each) for each in summaries], "slo": verdicts}
+    data: dict[str, Any] = {"segments": [summary_data(each) for each in summaries], "verdicts": verdicts}
     if drivens:
         data["qps_test"] = user_names(summaries[0], drivens[0])
     return Conclusion(
@@ -159,15 +158,20 @@ def _users(segment: Segment) -> int:
 
 def _behind(driven: Driven, summary: Summary) -> Text | None:
     """Say when a server did not keep up with an open loop."""
-    if not isinstance(driven.segment.load, OpenLoop) or summary.counts.scheduled < _ENOUGH:
+    backlog = backlog_of(driven)
+    if backlog is None or not backlog.grows:
         return None
-    end_ns = driven.began_ns + driven.window_ns
-    waiting = sum(1 for each in driven.records if each.ended_ns is not None and each.ended_ns > end_ns)
-    if waiting + driven.dropped <= (1 - _FELL_BEHIND) * summary.counts.scheduled or waiting < _ENOUGH:
-        return None
+    if backlog.unsent_share > GROWTH:
+        return say(
+            "{segment}: the server did not keep up: {share:.0%} of the requests were not sent, because too many were "
+            "in flight.",
+            segment=summary.segment,
+            share=backlog.unsent_share,
+        )
     return say(
-        "{segment}: the server did not keep up: at the end {waiting} requests had no answer yet. Latencies at this "
-        "rate grow as long as it lasts.",
+        "{segment}: the server did not keep up: in the second half {last:.0f} requests were in flight on average, in "
+        "the first {first:.0f}. Latencies at this rate grow as long as it lasts.",
         segment=summary.segment,
-        waiting=waiting,
+        last=backlog.last,
+        first=backlog.first,
     )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from qwenops.bench.backlog import backlog_of
 from qwenops.bench.conclusion import Conclusion, Finding, Outcome, Table
 from qwenops.bench.definitions import ttft_s
 from qwenops.bench.knee import Knee, Level, fit_knee, level_of
@@ -43,6 +44,7 @@ _AS_GOOD = 0.98
 _BROKEN_SHARE = 0.5
 _RECOVERY_REQUESTS = 12
 _KEEPS_UP = 0.9
+"""Of the requests, where the step was too short to see a backlog grow."""
 _CONFIDENCE = 0.99
 
 
@@ -56,11 +58,8 @@ class Steady:
     dropped: int
     ttft_s: float | None
     """Its median."""
-
-    @property
-    def keeps_up(self) -> bool:
-        """Whether it answered as fast as it was asked."""
-        return self.completed_per_s >= _KEEPS_UP * self.rate_per_s
+    keeps_up: bool
+    """Whether it answered as fast as it was asked: its backlog does not grow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,11 +315,13 @@ async def _steady(watched: _Watched, rate_per_s: float, seconds: float, most: in
         return
     summary = summarise(driven)
     ttft = summary.distributions.get("ttft")
+    backlog, completed_per_s = backlog_of(driven), summary.rates.get("completed_rate") or 0.0
     watched.climb.steady = Steady(
         rate_per_s=(len(driven.records) + driven.dropped) * NS_PER_S / max(1, driven.window_ns),
-        completed_per_s=summary.rates.get("completed_rate") or 0.0,
+        completed_per_s=completed_per_s,
         dropped=driven.dropped,
         ttft_s=ttft.p50.value if ttft else None,
+        keeps_up=completed_per_s >= _KEEPS_UP * rate_per_s if backlog is None else not backlog.grows,
     )
 
 

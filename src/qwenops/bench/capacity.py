@@ -27,6 +27,7 @@ from qwenops.bench.slo import (
     alpha_spent,
     judge,
     parse_slo,
+    verdict_data,
 )
 from qwenops.bench.window import answers_per_s
 from qwenops.errors import ConfigError
@@ -530,26 +531,3 @@ def loads_table(loads: Sequence[Load]) -> Table:
             for load in sorted(loads, key=lambda each: each.rate_per_s)
         ),
     )
-
-
-def verdict_data(verdict: SloVerdict) -> dict[str, Any]:
-    """Return a verdict for scripts."""
-    return {
-        "decision": verdict.decision.value,
-        "attainment": verdict.attainment,
-        "more_requests": verdict.more_requests,
-        "clauses": [
-            {
-                "clause": each.clause.text,
-                "decision": each.decision.value,
-                "allowed": each.clause.allowed,
-                "n": each.n,
-                "misses": each.misses,
-                "independent": each.independent,
-                "low": each.low,
-                "high": each.high,
-                "more_requests": each.more_requests,
-            }
-            for each in verdict.clauses
-        ],
-    }

@@ -179,7 +179,8 @@ def gate(
     ]
     checks += [_error_check(_parts(candidates, name), _parts(baselines, name), name, threshold) for name in segments]
     if slo is not None:
-        checks += [_slo_check(_parts(candidates, name), name, slo, threshold.alpha) for name in segments]
+        timeout_s = candidates[0].manifest.get("options", {}).get("timeout_s")
+        checks += [_slo_check(_parts(candidates, name), name, slo, threshold.alpha, timeout_s) for name in segments]
     checks += [_missing_part(name) for name in _common(baselines) if name not in segments]
     outcome, exit_code = _overall(checks, threshold)
     return Gated(
@@ -471,11 +472,11 @@ def _error_check(candidate: Sequence[Part], baseline: Sequence[Part], segment: s
     )
 
 
-def _slo_check(candidate: Sequence[Part], segment: str, slo: Slo, alpha: float) -> Check:
+def _slo_check(candidate: Sequence[Part], segment: str, slo: Slo, alpha: float, timeout_s: float | None) -> Check:
     """Judge the run by its own objective."""
     drivens = [each for each in candidate if isinstance(each, Driven)]
     records = [record for each in drivens for record in each.records]
-    verdict = judge(records, slo, alpha=alpha, dropped=sum(each.dropped for each in drivens))
+    verdict = judge(records, slo, alpha=alpha, dropped=sum(each.dropped for each in drivens), timeout_s=timeout_s)
     outcome = {Decision.PASS: Outcome.PASS, Decision.FAIL: Outcome.FAIL, Decision.UNDECIDED: Outcome.INCONCLUSIVE}
     return Check(
         segment=segment,

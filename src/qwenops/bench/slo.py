@@ -15,10 +15,10 @@ exactly at its limit passes in at most `alpha` of all runs. All clauses must pas
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -294,6 +294,55 @@ def judge(
         clauses=verdicts,
         attainment=met / total if total else None,
         more_requests=more,
+    )
+
+
+def verdict_data(verdict: SloVerdict) -> dict[str, Any]:
+    """Return a verdict for `summary.json`."""
+    return {
+        "decision": verdict.decision.value,
+        "attainment": verdict.attainment,
+        "more_requests": verdict.more_requests,
+        "clauses": [
+            {
+                "clause": each.clause.text,
+                "decision": each.decision.value,
+                "allowed": each.clause.allowed,
+                "n": each.n,
+                "misses": each.misses,
+                "independent": each.independent,
+                "time": each.time,
+                "low": each.low,
+                "high": each.high,
+                "more_requests": each.more_requests,
+            }
+            for each in verdict.clauses
+        ],
+    }
+
+
+def verdict_of(data: Mapping[str, Any], slo: Slo) -> SloVerdict:
+    """Read what `verdict_data` made of a verdict about an objective."""
+    promises = {each.text: each for each in slo.clauses}
+    return SloVerdict(
+        decision=Decision(data["decision"]),
+        attainment=data["attainment"],
+        more_requests=data["more_requests"],
+        clauses=tuple(
+            ClauseVerdict(
+                clause=promises[each["clause"]],
+                decision=Decision(each["decision"]),
+                n=each["n"],
+                misses=each["misses"],
+                independent=each["independent"],
+                time=each.get("time", 1.0),
+                low=each["low"],
+                high=each["high"],
+                more_requests=each["more_requests"],
+            )
+            for each in data["clauses"]
+            if each["clause"] in promises
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from qwenops.bench.conclusion import Conclusion, Finding, Outcome, Table, conclu
 from qwenops.bench.folder import SCHEMA, Gap, RecordedRun
 from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.bench.slo import judge, parse_slo, verdict_data
 from qwenops.text import say
 
 S = 1_000_000_000
@@ -206,7 +207,9 @@ def load_run(
         findings = (Finding(text=text, severity="warning", from_ns=begin_ns, to_ns=end_ns),)
         gaps = (Gap(at_ns=int(duration_s * 0.25 * S), lost_s=95.0),)
     sentence = say("{num} requests were sent in {s:.0f} s.", num=len(records), s=duration_s)
-    conclusion = Conclusion(outcome=Outcome.DONE, sentences=(sentence,), findings=findings)
+    slo = parse_slo("ttft p95 < 2s, errors < 1%")
+    verdicts = [{"segment": "load", **verdict_data(judge(records, slo, timeout_s=30.0))}]
+    conclusion = Conclusion(outcome=Outcome.DONE, sentences=(sentence,), findings=findings, data={"verdicts": verdicts})
     return recorded("load", [found], conclusion, host=host(duration_s, server), gaps=gaps)
 
 
@@ -285,6 +288,22 @@ def compare_run(*, effect: float = 0.92, pairs: int = 8) -> RecordedRun:
 
 
 SCHEMES = {"A": "int8", "B": "int4"}
+
+
+def limited_run() -> RecordedRun:
+    """Return the same steps against a server under two limits, cut off before it was concluded."""
+    drivens, began, first = [], 0.0, 0
+    for target, pace, decode_s in (("cpu=1", 0.4, 0.045), ("cpu=2", 0.8, 0.02)):
+        for users in (1, 2, 4):
+            rate = pace * users / (1 + 0.18 * (users - 1))
+            arrivals = [began + number / rate for number in range(int(60 * rate))]
+            server = Server(slots=users, decode_s=decode_s)
+            found = answered(arrivals, server, seed=users, segment=f"users={users}", first=first)
+            found = [replace(each, target=target) for each in found]
+            drivens.append(driven(found, began_s=began, window_s=60.0, users=users))
+            began, first = began + 90.0, first + len(found)
+    run = recorded("stress", drivens, Conclusion(outcome=Outcome.DONE, sentences=()))
+    return replace(run, summary={})
 
 
 def soak_run() -> RecordedRun:

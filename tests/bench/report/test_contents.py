@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, crossed
+from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of, crossed
 from qwenops.bench.conclusion import Table as Said
 from qwenops.bench.folder import RecordedRun, RunFolder, record_data, segment_data
 from qwenops.bench.report.contents import report_page, said_table
@@ -101,6 +101,30 @@ def test_the_objective_decides_where_there_is_one() -> None:
     assert found.tone is Tone.BAD
     assert "ttft p95 < 2s" in found.text
     assert "Met the objective" in tile_values(report_page(run))
+
+
+def test_the_verdict_is_the_one_that_the_command_gave() -> None:
+    run = runs.load_run(rate=0.2, troubled=False)
+    conclusion = conclusion_of(run.summary)
+    said = {**conclusion.data["verdicts"][0], "decision": "undecided", "attainment": 0.5, "more_requests": 77}
+    given = replace(run, summary=conclusion_data(replace(conclusion, data={"verdicts": [said]})))
+    page = report_page(given)
+    assert "about 77 more requests" in verdict(page).text
+    assert tile_values(page)["Met the objective"] == "50 %"
+    steps = [{**said, "segment": "users=1"}, {**said, "segment": "users=2"}]
+    several = replace(run, summary=conclusion_data(replace(conclusion, data={"verdicts": steps})))
+    assert verdict(report_page(several)).text.startswith("All ")
+
+
+def test_what_was_cut_off_is_judged_with_its_own_time_out() -> None:
+    run = runs.load_run(troubled=False)
+    times = {}
+    for timeout_s in (1.0, 1e6):
+        cut = with_manifest(replace(run, summary={}), options={**run.manifest["options"], "timeout_s": timeout_s})
+        page = report_page(cut)
+        table = next(block for section in page.sections for block in section.blocks if isinstance(block, Table))
+        times[timeout_s] = str(table.rows)
+    assert times[1.0] != times[1e6]
 
 
 def test_failures_are_what_a_run_is_about_when_there_is_no_objective() -> None:

@@ -11,7 +11,7 @@ from qwenops.bench.report.figures import NONE
 from qwenops.bench.report.grouped import Group, groups_of, merged
 from qwenops.bench.report.raw import raw_data
 from qwenops.bench.report.verbs import verb_blocks
-from qwenops.bench.slo import Slo, SloVerdict, judge, parse_slo
+from qwenops.bench.slo import Slo, SloVerdict, judge, parse_slo, verdict_of
 from qwenops.bench.stats import Summary
 from qwenops.errors import ConfigError
 from qwenops.page.document import Block, Cell, Column, Details, Page, Section, Table
@@ -21,6 +21,8 @@ from qwenops.text import Text, say
 
 MOST_TABLES = 6
 """Parts whose percentiles are listed one by one."""
+_ONE_LOAD = frozenset({"load", "locust", "soak"})
+"""Commands that can be asked for an objective and measure under one load."""
 TITLES: Mapping[str, Text] = {
     "quick": say("Quick test"),
     "latency": say("Latency"),
@@ -44,7 +46,7 @@ def report_page(run: RecordedRun) -> Page:
     groups = groups_of(run, bounds)
     summaries = [merged(group, bounds) for group in groups]
     rules = limits(slo)
-    judged = _judged(groups, slo)
+    judged = _judged(run, conclusion, groups, slo)
     sections = [
         _result(run, conclusion, judged),
         _when(run, conclusion, rules),
@@ -101,12 +103,23 @@ def overall(groups: Sequence[Group], summaries: Sequence[Summary], slo: Slo | No
     return merged(Group(name="", drivens=drivens, summaries=()), slo.met if slo and slo.bounds else None)
 
 
-def _judged(groups: Sequence[Group], slo: Slo | None) -> SloVerdict | None:
-    """Judge the objective where one load was measured; a ladder of loads has no one answer."""
-    if slo is None or len(groups) != 1:
+def _judged(
+    run: RecordedRun, conclusion: Conclusion | None, groups: Sequence[Group], slo: Slo | None
+) -> SloVerdict | None:
+    """Return what the command judged of its one load; a ladder of loads has no one answer.
+
+    What recorded no verdict is judged here, as the command would have: what was cut off before, and a long run.
+    """
+    if slo is None:
+        return None
+    data = conclusion.data if conclusion else {}
+    recorded = [each for each in (data.get("verdict"), *(data.get("verdicts") or ())) if each]
+    if recorded:
+        return verdict_of(recorded[0], slo) if len(recorded) == 1 else None
+    if len(groups) != 1 or (conclusion is not None and run.manifest.get("verb") not in _ONE_LOAD):
         return None
     dropped = sum(driven.dropped for driven in groups[0].drivens)
-    return judge(groups[0].records, slo, dropped=dropped)
+    return judge(groups[0].records, slo, dropped=dropped, timeout_s=run.manifest.get("options", {}).get("timeout_s"))
 
 
 def _title(run: RecordedRun) -> Text:

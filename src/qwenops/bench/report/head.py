@@ -275,6 +275,7 @@ def _attainment(summary: Summary, conclusion: Conclusion | None, slo: SloVerdict
     share = summary.rates["attainment"]
     tone = _TONES.get(conclusion.outcome, Tone.PLAIN) if conclusion else Tone.PLAIN
     if slo is not None:
+        share = share if slo.attainment is None else slo.attainment
         tone = {Decision.PASS: Tone.GOOD, Decision.FAIL: Tone.BAD, Decision.UNDECIDED: Tone.WARNING}[slo.decision]
     detail = say("{rate} good answers", rate=quantity(summary.rates.get("goodput"), "1/s"))
     return Tile(name=say("Met the objective"), value=percent(share), detail=detail, tone=tone)

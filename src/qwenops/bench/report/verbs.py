@@ -12,7 +12,7 @@ from qwenops.bench.drift import Kind, judge_drift, latency, memory_and_descripto
 from qwenops.bench.drift import Series as Watched
 from qwenops.bench.drift import blocks_of as drift_blocks
 from qwenops.bench.folder import RecordedRun
-from qwenops.bench.knee import level_of
+from qwenops.bench.knee import Level, level_of
 from qwenops.bench.record import Phase
 from qwenops.bench.report.figures import seconds
 from qwenops.bench.segment import ClosedLoop, Driven
@@ -165,15 +165,18 @@ def _climbs(run: RecordedRun, data: Mapping[str, Any]) -> list[Climb]:
     if said is not None:
         return [_climb(str(each.get("limits") or ""), each["levels"], each.get("usl") or {}) for each in said]
     measured = [driven for driven in run.drivens if driven.segment.phase is Phase.MEASURE and driven.records]
-    levels = {
-        driven.segment.load.users: level_of(driven, driven.segment.load.users)
-        for driven in measured
-        if isinstance(driven.segment.load, ClosedLoop)
-    }
-    if len(levels) < len(measured):  # the same number of callers again, or an open loop: no ladder
+    levels: dict[str, dict[int, Level]] = {}
+    for driven in measured:
+        if isinstance(driven.segment.load, ClosedLoop):
+            users = driven.segment.load.users
+            levels.setdefault(driven.records[0].target, {})[users] = level_of(driven, users)
+    if sum(map(len, levels.values())) < len(measured):  # the same number of callers again, or an open loop: no ladder
         return []
     names = ("users", "per_s", "error", "residence_s")
-    return [_climb("", [{name: getattr(each, name) for name in names} for each in levels.values()], {})]
+    return [
+        _climb(target, [{name: getattr(each, name) for name in names} for each in found.values()], {})
+        for target, found in levels.items()
+    ]
 
 
 def _climb(name: str, levels: Sequence[Mapping[str, Any]], law: Mapping[str, float]) -> Climb:

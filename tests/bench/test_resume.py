@@ -97,6 +97,44 @@ async def test_killed_twice_and_continued_in_real_time(tmp_path: Path, options: 
     assert found.summary["outcome"] == "done"
 
 
+QUICK = SimulatedOptions(service="fixed", service_s=0.03, first_share=0.5, slots=4, contention=0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("verb", "options", "lines"),
+    [
+        ("slo", {"slo": "ttft p50 < 1s", "rate": 10.0, "duration_s": 6.0}, 20),
+        ("stress", {"max_tokens": 4}, 100),
+        ("compare", {}, 30),
+    ],
+)
+async def test_longer_commands_that_are_killed_go_on_where_they_were(
+    tmp_path: Path, verb: str, options: dict[str, Any], lines: int
+) -> None:
+    """A judgement, a ladder and a comparison: each request has one record, and the verdict comes from all of them."""
+    folder = tmp_path / "run"
+    models = [ServerModel(QUICK), ServerModel(replace(QUICK, seed=2))]
+    async with serve_simulated(models[0]) as url, serve_simulated(models[1]) as other:
+        first = Sitting(verb=verb, target=url, folder=str(folder), options={"max_tokens": 4, **options})
+        first.other = other if verb == "compare" else ""
+        before = await killed_after(first, lines)
+        await ended(replace(first, resumed=True))
+    journal = (folder / "requests.jsonl").read_bytes()
+    assert journal.startswith(whole_lines(before))
+    found = read_run(folder)
+    indices = [record.index for driven in found.drivens for record in driven.records]
+    assert len(set(indices)) == len(indices)
+    assert len(indices) == journal.count(b"\n")
+    assert not any(driven.interrupted for driven in found.drivens)
+    assert (found.manifest["state"], len(found.gaps)) == ("done", 1)
+    # What the server did and no record tells of was in flight when the client was killed.
+    done = sum(len(model.truths) for model in models)
+    assert len(indices) <= done <= len(indices) + 64
+    assert found.summary["verb"] == verb
+    assert found.summary["outcome"] in {"pass", "done", "equivalent", "inconclusive", "improved", "regressed"}
+
+
 FORGETS = "simulated:?virtual=1&answer_spread=0.5&leak_bytes_per_h=1000000&stall_ratio=0.1"
 REMEMBERS = FORGETS + "&cache_tokens=9000"
 SLOW = FORGETS + "&prefill_tokens_per_s=200"

@@ -51,16 +51,19 @@ class Noticing:
 
     Args:
         targets: What is measured, by name.
-        past: What earlier sittings noticed, as the manifest has it.
     """
 
-    def __init__(self, targets: Mapping[str, Target], past: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, targets: Mapping[str, Target]) -> None:
         """Begin with what is known of the engines now."""
         self._learning = {name: each.engine for name, each in targets.items() if each.kind in LEARNING}
         self._notes = {name: dict(engine.info.notes) for name, engine in self._learning.items()}
         self._left_out = {name: set(engine.info.left_out) for name, engine in self._learning.items()}
         self._measured: Counter[str] = Counter()
-        self.notices: list[Notice] = [_notice_of(each) for each in past]
+        self.notices: list[Notice] = []
+
+    def recall(self, past: Sequence[Mapping[str, Any]]) -> None:
+        """Take over what earlier sittings noticed, as the manifest has it."""
+        self.notices += [_notice_of(each) for each in past]
 
     def look(self, record: RequestRecord) -> None:
         """See what the engine has learned by the end of a request."""

@@ -26,6 +26,7 @@ from qwenops.bench.definitions import e2e_s, ttft_s
 from qwenops.bench.drive import Before, Course, Progress, drive
 from qwenops.bench.folder import RunFolder, segment_data
 from qwenops.bench.manifest import Fingerprint, new_manifest
+from qwenops.bench.noticing import Noticing
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.resume import Opening, Past, PastSegment, check_workload, mark_gap, open_folder, pass_to
@@ -140,7 +141,10 @@ class Run:
         """From where a run in virtual time is continued, in words."""
         self.origin_ns = clock.now_ns() - (past.last_seen_ns if past else 0)
         """Where the run's own time begins on the clock."""
-        self._watch = watch
+        self.watch = watch
+        """What the client knows about itself."""
+        self.noticing = Noticing(targets)
+        """What turned out about the targets while they were asked."""
         self._past = past
         self._lines: dict[str, Line] = {}
         self._number = 0
@@ -208,7 +212,7 @@ class Run:
             before=before,
         )
         self._scene = scene
-        async with self._watch.watching(self.clock):
+        async with self.watch.watching(self.clock):
             driven = await drive(segment, course, self.stop)
         if self._failure is not None:
             raise self._failure
@@ -247,7 +251,7 @@ class Run:
 
     def validity(self) -> Validity:
         """Judge the client so far."""
-        return self._watch.judge()
+        return self.watch.judge(self.noticing.doubts())
 
     def snapshot(self) -> Snapshot | None:
         """Return how it is going; None before the first segment."""
@@ -341,7 +345,7 @@ class Run:
         pass_to(self.clock, self.origin_ns + driven.ended_ns)
         self._note_schedule(segment)
         self._next_index = past.first_index + number + driven.dropped
-        self._watch.close_segment(driven, number, overload=overload)
+        self.watch.close_segment(driven, number, overload=overload)
         return driven
 
     def _open_scene(
@@ -407,7 +411,7 @@ class Run:
         }
         self.folder.add("segments", line)
         self._next_index = scene.first_index + scene.positions
-        self._watch.close_segment(driven, scene.progress.sent, overload=overload)
+        self.watch.close_segment(driven, scene.progress.sent, overload=overload)
 
     def _prepare(self, scene: _Scene, position: int) -> Errand:
         scene.positions = max(scene.positions, position + 1)
@@ -420,6 +424,7 @@ class Run:
     def _keep(self, scene: _Scene, record: RequestRecord) -> None:
         self.folder.add_record(record)
         self._look(record)
+        self.noticing.look(record)
         scene.keep(record)
 
     def _drop(self, scene: _Scene, position: int) -> None:
@@ -427,7 +432,7 @@ class Run:
         self.folder.add("segments", line)
 
     def _look(self, record: RequestRecord) -> None:
-        self._watch.add(record)
+        self.watch.add(record)
         self._prompts.add(record.index, record.prompt_hash)
         ttft, e2e = ttft_s(record), e2e_s(record)
         if ttft is not None and e2e is not None:
@@ -474,13 +479,15 @@ async def begin(
         workload = workload or open_workload(options, salt=manifest["salt"])
         check_workload(manifest, workload.facts)
         quiet = clock.virtual or opening.calibrate_s <= 0
+        separate = all(each.kind in SEPARATE for each in targets.values())
         watch = ClientWatch(
             cores=manifest["machine"]["usable_cores"],
-            separate=all(each.kind in SEPARATE for each in targets.values()),
-            calibration=None if quiet else await calibrate(clock, opening.calibrate_s),
+            separate=separate,
+            calibration=None if quiet else await calibrate(clock, opening.calibrate_s, over_http=separate),
         )
         run = Run(verb, targets, options, clock=clock, folder=folder, workload=workload, watch=watch, past=past)
         stack.callback(run.close)
+        run.noticing.recall(manifest.get("notices", ()))
         if past is not None:
             mark_gap(folder, manifest, past, clock)
         manifest["workload"] = {"name": workload.name, **workload.facts}
@@ -501,6 +508,7 @@ async def begin(
 def finish(run: Run, conclusion: Conclusion) -> Conclusion:
     """Write the summary and the manifest's end; return the conclusion with the verdict on the client in it."""
     validity = run.validity()
+    conclusion = replace(conclusion, findings=(*conclusion.findings, *run.noticing.findings()))
     run.state = "interrupted" if run.interrupted else "done"
     warnings: list[Text] = []
     if run.interrupted:
@@ -570,6 +578,7 @@ def _ending(run: Run) -> dict[str, Any]:
         "elapsed_ns": run.now_ns(),
         "hashes": run.hashes(),
         "validity": validity_data(run.validity()),
+        "notices": run.noticing.data(),
     }
 
 

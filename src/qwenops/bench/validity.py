@@ -304,7 +304,8 @@ def bias_sentence(validity: Validity) -> Text | None:
     if figures.get("bias_over_http"):
         return say(
             "Against a server of its own on this machine, the client added about {ttft:.2f} ms to a time to first "
-            "token and at most {gap:.2f} ms to 99 % of the gaps, at {cost:.0f} microseconds of CPU time for each chunk.",
+            "token and at most {gap:.2f} ms to 99 % of the gaps, at {cost:.0f} microseconds of CPU time for each "
+            "chunk.",
             **numbers,
         )
     return say(

@@ -69,14 +69,15 @@ def test_a_server_that_stands_still_delays_no_send() -> None:
 
 def test_requests_count_by_their_schedule_and_are_waited_for() -> None:
     """The last request ends after the window; it counts, and only tokens inside the window make throughput."""
-    offsets = (0, 9_900 * MS)
+    offsets = (0, 5_000 * MS, 9_900 * MS)
     found, kept, _ = driven(Segment(name="x", load=OpenLoop(offsets_ns=offsets), duration_s=10))
-    assert [record.failure for record in in_order(kept)] == [None, None]
+    assert [record.failure for record in in_order(kept)] == [None, None, None]
     assert found.window_ns == 10 * S
     assert found.ended_ns == 10_900 * MS
     summary = summarise(Driven(**{**fields_of(found), "records": in_order(kept)}))
-    assert summary.counts.ok == 2
-    assert summary.rates["output_tokens_per_s"] == pytest.approx(4 / 10)
+    assert summary.counts.ok == 3
+    assert summary.steady.ramp_ns == 1.5 * S
+    assert summary.rates["output_tokens_per_s"] == pytest.approx(4 / 8.5)
 
 
 def fields_of(found: Driven) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def test_f12_loads_lie_around_what_the_server_can_do_even_below_one_a_second(tmp
     text = "simulated:?virtual=1&slots=1&service=fixed&service_s=2.5s&queue_limit=10000"
 
     async def main() -> tuple[list[float], float]:
-        options = {"max_tokens": 1, "timeout_s": 3000.0, "drain_s": 3000.0}
+        options = {"max_tokens": 1, "timeout_s": 3000.0}
         async with virtual_run(text, tmp_path, **options) as (opened, _engine):
             found = await find_capacity(opened, parse_slo("e2e p95 < 20s"), opened.options, budget_s=20_000.0)
         return [each.rate_per_s for each in found.loads], found.found.rate_per_s if found.found else 0.0

@@ -16,7 +16,7 @@ from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Outcome, conclusi
 from qwenops.bench.folder import read_manifest, read_run
 from qwenops.bench.manifest import options_of
 from qwenops.bench.options import BenchOptions
-from qwenops.bench.record import Phase
+from qwenops.bench.record import Failure, Phase
 from qwenops.bench.run import Opening, Run, Snapshot, begin, finish
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.simulated.engine import SimulatedEngine
@@ -280,3 +280,16 @@ def test_a_run_whose_disk_is_full_stops_with_the_error_and_can_be_continued(tmp_
     assert 100 < len(found.drivens[1].records) < 1100
     replace(sitting, resumed=True).run()
     assert read_manifest(tmp_path / "run")["state"] == "done"
+
+
+def test_the_last_request_has_as_much_time_as_the_first(tmp_path: Path) -> None:
+    """Three minutes for an answer are within the time-out of five, whether it was asked at once or at the end."""
+
+    async def main() -> list[Failure | None]:
+        slow = SimulatedOptions(service="fixed", service_s=180.0, contention=0.0, coherence=0.0, slots=64)
+        target = target_of(SimulatedEngine(Simulated(server=slow), clock=VirtualClock()))
+        options, opening = BenchOptions(folder=tmp_path), Opening(calibrate_s=0)
+        async with begin("load", {"": target}, options, clock=VirtualClock(), workload=Asks(), opening=opening) as run:
+            return [record.failure for record in (await run.drive(OPEN)).records]
+
+    assert run(main()) == [None] * 20

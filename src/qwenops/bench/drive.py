@@ -60,7 +60,7 @@ class Course:
     """Is given each record as it ends."""
     drop: Callable[[int], None] = lambda _position: None
     """Is told the positions that are not sent because of `max_in_flight`."""
-    drain_s: float = 120.0
+    drain_s: float = 300.0
     progress: Progress = field(default_factory=Progress)
     before: Before | None = None
 

@@ -6,6 +6,9 @@ from typing import Literal
 
 from qwenops.options import Unit, option
 
+DRAIN_SPARE_S = 5.0
+"""Beyond the time-out, so that it is the time-out that ends a request."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchOptions:
@@ -47,9 +50,6 @@ class BenchOptions:
     timeout_s: float = option(
         300.0, help="A request that takes longer counts as failed.", unit=Unit.SECONDS, minimum=0.001
     )
-    drain_s: float = option(
-        120.0, help="How long to wait for the answers in flight at the end.", unit=Unit.SECONDS, minimum=0.0, flag=False
-    )
     seed: int = option(1, help="Makes prompts and send times repeatable.", minimum=0)
     record_text: bool = option(False, help="Write prompts and answers into the record; they may hold personal data.")
     folder: Path = option(Path("runs"), help="Folder in which each run makes its own.", flag="--runs")
@@ -62,3 +62,8 @@ class BenchOptions:
         minimum=0,
         flag=False,
     )
+
+    @property
+    def drain_s(self) -> float:
+        """How long the answers in flight at the end are waited for: the last request has as much time as the first."""
+        return self.timeout_s + DRAIN_SPARE_S

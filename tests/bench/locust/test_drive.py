@@ -41,7 +41,7 @@ async def measured(out: Path, model: ServerModel, options: BenchOptions, *, stop
 @pytest.mark.proves("C2")
 async def test_two_workers_record_every_request_once_with_its_raw_moments(tmp_path: Path) -> None:
     model = ServerModel(QUICK)
-    options = BenchOptions(users=4, duration_s=3.0, max_tokens=16, prompt_tokens=64, drain_s=10.0)
+    options = BenchOptions(users=4, duration_s=3.0, max_tokens=16, prompt_tokens=64, timeout_s=10.0)
     said = await measured(tmp_path / "run", model, options)
     (driven,) = read_run(tmp_path / "run").drivens
     records = driven.records
@@ -63,7 +63,7 @@ async def test_two_workers_record_every_request_once_with_its_raw_moments(tmp_pa
 @pytest.mark.slow
 async def test_under_a_rate_two_workers_send_one_schedule_and_stop_early_when_told(tmp_path: Path) -> None:
     model = ServerModel(QUICK)
-    options = BenchOptions(rate=20.0, duration_s=60.0, max_tokens=4, prompt_tokens=64, drain_s=5.0)
+    options = BenchOptions(rate=20.0, duration_s=60.0, max_tokens=4, prompt_tokens=64, timeout_s=5.0)
     await measured(tmp_path / "run", model, options, stop_after_s=6.0)
     (driven,) = read_run(tmp_path / "run").drivens
     assert driven.interrupted

@@ -35,7 +35,7 @@ def test_callers_and_time_have_defaults_and_the_time_is_whole_seconds() -> None:
 
 
 def test_the_master_waits_for_all_workers_and_lets_answers_finish() -> None:
-    argv = master_argv(plan(users=4, duration_s=10.0, drain_s=30.0), Path("file.py"), 5557)
+    argv = master_argv(plan(users=4, duration_s=10.0, timeout_s=25.0), Path("file.py"), 5557)
     pairs = dict(pairwise(argv))
     assert pairs["--expect-workers"] == "2"
     assert pairs["--users"] == "4"

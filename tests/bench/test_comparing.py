@@ -1,6 +1,7 @@
 """Comparisons of simulated servers in virtual time: hours of measuring, in a second."""
 
 import asyncio
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -96,6 +97,33 @@ def test_both_sides_of_a_pair_ask_the_same_on_the_same_schedule(tmp_path: Path) 
         assert {each.target for each in b.records} == {"B"}
     hashes = [each.prompt_hash for name, block in blocks.items() if name.endswith("A") for each in block.records]
     assert len(set(hashes)) == len(hashes), "no block finds what another one has put into a cache"
+
+
+@pytest.mark.parametrize("cache", ["warm", "cold", "bust"])
+def test_prompts_of_a_file_are_new_in_each_pair_and_the_same_on_both_sides(tmp_path: Path, cache: str) -> None:
+    asked = [[("system", "Be kind."), ("user", f"Question {each}"), ("assistant", "?"), ("user", "!")] for each in "ab"]
+    lines = [{"messages": [{"role": role, "content": text} for role, text in item]} for item in asked]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    found = measured(
+        tmp_path,
+        compare_targets,
+        [server(), server(seed=2)],
+        Plan(cool_s=0, requests=3),
+        workload=f"jsonl:{tmp_path / 'asked.jsonl'}",
+        cache=cache,
+        record_text=True,
+    )
+    assert any("A marker in each prompt" in each for each in found.sentences)
+    blocks: dict[str, list[list[str | None]]] = {"A": [], "B": []}
+    for each in read_run(tmp_path / "run").drivens:
+        blocks[each.segment.name[-1]].append([record.prompt for record in each.records])
+    assert blocks["A"][1:] == blocks["B"][1:]  # after the rehearsals
+    prompts = [prompt or "" for block in blocks["A"] for prompt in block]
+    assert len(set(prompts)) == len(prompts) == 27
+    first_turns = {prompt[: prompt.index("Question")] for prompt in prompts}
+    assert len(first_turns) == (9 if cache == "cold" else 27), "a marker stands before the first turn"
+    if cache == "warm":
+        assert all("Be kind." in each and not each.partition("Be kind.")[0].count("#") for each in prompts)
 
 
 def test_on_one_server_no_block_asks_what_another_has_asked(tmp_path: Path) -> None:

@@ -18,17 +18,17 @@ CACHING = "simulated:?prefill_tokens_per_s=1000&decode_tokens_per_s=50&cache_tok
 def test_each_condition_is_measured_and_the_first_request_is_apart(tmp_path: Path) -> None:
     conclusion, found = measured(tmp_path, latency, verb="latency", target=CACHING, requests=50)
     names = [driven.segment.name for driven in found.drivens]
-    assert names == ["first", "warm-up", "warm", "cold", "warm, thinking", "cold, thinking"]
+    assert names == ["first", "warm-up", "warm", "bust", "warm, thinking", "bust, thinking"]
     assert [len(driven.records) for driven in found.drivens] == [1, 2, 50, 50, 10, 10]
     assert found.drivens[0].segment.phase is Phase.WARMUP
     assert all(isinstance(each.segment.load, ClosedLoop) and each.segment.load.users == 1 for each in found.drivens)
     assert conclusion.sentences[0].startswith("The very first request:")
-    assert any("cold prefix cache takes" in sentence for sentence in conclusion.sentences)
+    assert any("finds nothing (bust)" in sentence for sentence in conclusion.sentences)
     assert any("the answer itself begins after" in sentence for sentence in conclusion.sentences)
-    warm, cold, thinking, _ = conclusion.data["segments"]
+    warm, bust, thinking, _ = conclusion.data["segments"]
     assert warm["cached_tokens"] > 1000
-    assert cold["cached_tokens"] == 0
-    assert cold["distributions"]["ttft_s"]["p50"]["value"] > 1.1 * warm["distributions"]["ttft_s"]["p50"]["value"]
+    assert bust["cached_tokens"] == 0
+    assert bust["distributions"]["ttft_s"]["p50"]["value"] > 1.1 * warm["distributions"]["ttft_s"]["p50"]["value"]
     # Twenty tokens of thinking at fifty a second come before the answer.
     gap_s = thinking["distributions"]["ttfa_s"]["mean"] - thinking["distributions"]["ttft_s"]["mean"]
     assert gap_s == pytest.approx(0.4, abs=0.021)
@@ -36,11 +36,11 @@ def test_each_condition_is_measured_and_the_first_request_is_apart(tmp_path: Pat
     json.dumps(conclusion.data)
 
 
-def test_cold_and_warm_say_in_the_folder_what_they_were(tmp_path: Path) -> None:
+def test_bust_and_warm_say_in_the_folder_what_they_were(tmp_path: Path) -> None:
     _, found = measured(tmp_path, latency, verb="latency", target=CACHING, requests=5)
     lines = [json.loads(line) for line in (found.path / "segments.jsonl").read_text("utf-8").splitlines()]
     told = {line["segment"]["name"]: line["workload"] for line in lines if "workload" in line}
-    assert [told[name]["cache"] for name in ("warm", "cold")] == ["warm", "bust"]
+    assert [told[name]["cache"] for name in ("warm", "bust")] == ["warm", "bust"]
     assert [told[name]["thinking"] for name in ("warm", "warm, thinking")] == [False, True]
 
 

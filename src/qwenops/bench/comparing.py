@@ -3,7 +3,8 @@
 Both blocks of a pair send the same requests on the same schedule; which of the two goes first is drawn, as often the
 one as the other, so that a machine that warms up or slows down strikes both alike. Before the first pair each target
 answers the same requests once, unmeasured. Prompts of different pairs (and, on one server, of different blocks) differ
-by their marker, so that no block finds in a prefix cache what only another block has put there.
+by their marker, behind the beginning that they share, so that no block finds in a prefix cache what only another block
+has put there; prompts from a file get such a marker too, and the result says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -112,7 +113,7 @@ async def compare_targets(run: Run, plan: Plan) -> Conclusion:
     named = tuple(target.text for target in run.targets.values())
     return Conclusion(
         outcome=comparison.outcome,
-        sentences=(verdict(comparison), *remarks(comparison)),
+        sentences=(verdict(comparison), *remarks(comparison), marker_sentence()),
         tables=(ratio_table(comparison),),
         findings=_findings(comparison),
         data={"a": named[0], "b": named[1], **comparison_data(comparison)},
@@ -135,7 +136,7 @@ async def noise(run: Run, plan: Plan) -> Conclusion:
     comparison = await _measured(run, plan, design, (name, name))
     return Conclusion(
         outcome=Outcome.DONE if comparison.primary else Outcome.INCONCLUSIVE,
-        sentences=_noise_sentences(comparison),
+        sentences=(*_noise_sentences(comparison), marker_sentence()),
         tables=(ratio_table(comparison),),
         findings=_findings(comparison),
         data=comparison_data(comparison),
@@ -297,6 +298,13 @@ def remarks(comparison: Comparison) -> tuple[Text, ...]:
         if each.outcome in {Outcome.IMPROVED, Outcome.REGRESSED}
     )
     return tuple(said)
+
+
+def marker_sentence() -> Text:
+    """Say what one block leaves to the next in a prefix cache."""
+    return say(
+        "A marker in each prompt keeps a block from finding in a prefix cache what another block has left there."
+    )
 
 
 async def _measured(run: Run, plan: Plan, design: Design, names: tuple[str, ...]) -> Comparison:

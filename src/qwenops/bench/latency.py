@@ -1,7 +1,8 @@
 """`bench latency`: one caller, one request after the other; how long an answer takes when nobody else asks.
 
-Four parts: with a prefix cache that knows the shared beginning and with one that finds nothing, without and with
-thinking. The very first request is shown apart: it may load a model, or fill a cache for the first time.
+Four parts, two named after the cache policy `warm` (a prefix cache knows the shared beginning) and two after `bust` (it
+finds nothing), each without and with thinking. The very first request is shown apart: it may load a model, or fill a
+cache for the first time.
 """
 
 from dataclasses import dataclass
@@ -44,9 +45,9 @@ class Condition:
 
 CONDITIONS = (
     Condition(name="warm", cache="warm", thinking=False),
-    Condition(name="cold", cache="bust", thinking=False),
+    Condition(name="bust", cache="bust", thinking=False),
     Condition(name="warm, thinking", cache="warm", thinking=True),
-    Condition(name="cold, thinking", cache="bust", thinking=True),
+    Condition(name="bust, thinking", cache="bust", thinking=True),
 )
 
 
@@ -129,12 +130,13 @@ def _compared(summaries: list[Summary]) -> list[Text]:
     """Say what the prefix cache and thinking change."""
     by_name = {each.segment: each for each in summaries}
     found = []
-    warm, cold = (measure(by_name[name], "ttft p50") if name in by_name else None for name in ("warm", "cold"))
-    if warm and cold:
+    warm, bust = (measure(by_name[name], "ttft p50") if name in by_name else None for name in ("warm", "bust"))
+    if warm and bust:
         found.append(
             say(
-                "A cold prefix cache takes {ratio:.2f} times as long to the first token as a warm one.",
-                ratio=cold / warm,
+                "Prefix cache: where it finds nothing (bust), the first token takes {ratio:.2f} times as long as where "
+                "it knows the shared beginning (warm).",
+                ratio=bust / warm,
             )
         )
     thinking = by_name.get("warm, thinking")

@@ -105,13 +105,14 @@ def open_workload(options: BenchOptions, *, salt: str = "") -> "MarkedWorkload":
 class MarkedWorkload:
     """Items, asked under a cache policy; a `Workload`."""
 
-    def __init__(self, options: BenchOptions, kind: str, items: Items, *, salt: str) -> None:
-        """Look at some of the items, for their lengths and their language."""
+    def __init__(self, options: BenchOptions, kind: str, items: Items, *, salt: str, apart: bool = False) -> None:
+        """Look at some of the items, for their lengths and their language; `apart` as `salted` makes it."""
         self.name = options.workload
         self._options = options
         self._kind = kind
         self._items = items
         self._salt = salt
+        self._apart = apart
         number = items.number or _SHOWN_ITEMS
         shown = [items.item(each, _NO_MARK) for each in range(0, number, math.ceil(number / _SHOWN_ITEMS))]
         self._language: SpokenLanguage = _language_of(shown)
@@ -144,8 +145,11 @@ class MarkedWorkload:
         return self._items.arrivals_ns
 
     def salted(self, salt: str) -> "MarkedWorkload":
-        """Return the same items with other markers, for a second target that may share the first one's cache."""
-        return MarkedWorkload(self._options, self._kind, self._items, salt=salt)
+        """Return the same items with other markers, which find nothing in a cache that others have left there.
+
+        Items of a file, which are otherwise asked as they stand, get one behind the beginning that they share.
+        """
+        return MarkedWorkload(self._options, self._kind, self._items, salt=salt, apart=True)
 
     def ask(self, index: int) -> Ask:
         """Return the measured request of that number."""
@@ -159,7 +163,8 @@ class MarkedWorkload:
                     item = _marked_last(item, self._mark("distinct", index))
                 item = _marked_first(item, self._mark("cold", "measure"))
             case "warm":
-                pass
+                if self._apart and number is not None:
+                    item = _marked_behind_beginning(item, self._mark("apart", index))
         return self._asked(item)
 
     def warmup(self, index: int) -> Ask:
@@ -288,6 +293,14 @@ def _marked_last(item: Item, mark: str) -> Item:
     """Put a marker at the start of the last message, behind what prompts share."""
     *before, last = item.messages
     return replace(item, messages=(*before, replace(last, content=f"{mark}\n{last.content}")))
+
+
+def _marked_behind_beginning(item: Item, mark: str) -> Item:
+    """Put a marker at the start of the first message that is no instruction: what follows it no cache has seen."""
+    messages = list(item.messages)
+    place = next((at for at, each in enumerate(messages) if each.role != "system"), len(messages) - 1)
+    messages[place] = replace(messages[place], content=f"{mark}\n{messages[place].content}")
+    return replace(item, messages=tuple(messages))
 
 
 def _language_of(items: Sequence[Item]) -> SpokenLanguage:

@@ -10,7 +10,9 @@ of later requests is cut off, and sent again at its own time.
 * Else it is the beginning of the segment, because no segment ends before its last request.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,30 +56,32 @@ def rewind(folder: RunFolder, *, possible: bool) -> tuple[IdleMoment | None, Tex
     Returns:
         The moment in the segment under way (None where none is: between two, or at the beginning), and what to say.
     """
-    began: dict[int, dict[str, Any]] = {}
-    whole: set[int] = set()
-    dropped: dict[int, int] = {}
-    for line in read_lines(folder.path, "segments"):
-        if line["event"] == "began":
-            began[line["number"]] = line
-            dropped = {}
-        elif line["event"] == "ended" and not line["interrupted"]:
-            whole.add(line["number"])
-        elif line["event"] == "dropped":
-            dropped[line["position"]] = line["at_ns"]
     if not possible:
         folder.clear()
         return None, say("A server with a prefix cache remembers what came before: the run begins anew.")
-    number = max(began, default=-1)
-    if number < 0:
+    began: list[dict[str, Any]] = []
+    ended: dict[int, dict[str, Any]] = {}
+    dropped: dict[int, dict[int, int]] = {}
+    for line in read_lines(folder.path, "segments"):
+        if line["event"] == "began":
+            began.append(line)
+        elif line["event"] == "ended" and not line["interrupted"]:
+            ended[line["number"]] = line
+        elif line["event"] == "dropped":
+            dropped.setdefault(line["number"], {})[line["position"]] = line["at_ns"]
+    if not began:
         folder.clear()
         return None, say("Nothing was sent yet: the run begins anew.")
-    if number in whole:
+    found = Counter(bisect([each["first_index"] for each in began], index) - 1 for index in _over(folder.path))
+    number = next((each for each in range(len(began)) if not _is_whole(ended.get(each), found[each], dropped)), None)
+    if number is None:
         return None, say("Every part that was begun is over; the run goes on with the next one.")
     line = began[number]
     segment, first = segment_of(line["segment"]), int(line["first_index"])
-    records = _records(folder.path, first)
-    moment = idle_moment(segment, line["at_ns"], {each.index - first: each for each in records}, dropped)
+    records = {each.index - first: each for each in _records(folder.path, first)}
+    if number + 1 < len(began):
+        records = {each: of for each, of in records.items() if each < began[number + 1]["first_index"] - first}
+    moment = idle_moment(segment, line["at_ns"], records, dropped.get(number, {}))
     if number == 0 and not moment.count:
         folder.clear()
         return None, say("There was no moment at which nothing was in flight: the run begins anew.")
@@ -145,20 +149,35 @@ def _of_callers(load: ClosedLoop, began_ns: int, records: Mapping[int, RequestRe
     return found
 
 
-def _records(path: Path, first_index: int) -> Sequence[RequestRecord]:
-    return [
-        record_of(line)
-        for line in read_lines(path, "requests")
-        if line["index"] >= first_index and line.get("failure") != Failure.INTERRUPTED
-    ]
+def _over(path: Path) -> Iterator[int]:
+    """Yield the numbers of the requests that are over."""
+    for line in read_lines(path, "requests"):
+        if line.get("failure") != Failure.INTERRUPTED:
+            yield line["index"]
+
+
+def _is_whole(end: Mapping[str, Any] | None, records: int, dropped: Mapping[int, Mapping[int, int]]) -> bool:
+    """Whether a segment has ended and nothing of it was lost, as may be when the machine goes down."""
+    if end is None:
+        return False
+    return records + len(dropped.get(end["number"], ())) >= int(end.get("positions", 0))
+
+
+def _records(path: Path, first_index: int) -> Iterator[RequestRecord]:
+    for line in read_lines(path, "requests"):
+        if line["index"] >= first_index and line.get("failure") != Failure.INTERRUPTED:
+            yield record_of(line)
 
 
 def _cut(folder: RunFolder, number: int, first_index: int, moment: IdleMoment) -> None:
     """Take from the journals what came after the moment."""
 
     def of_segments(line: Mapping[str, Any]) -> bool:
-        if line.get("number") != number or line["event"] == "began":
+        at = line.get("number", 0)
+        if at < number or (at == number and line["event"] == "began"):
             return True
+        if at > number:
+            return False
         return bool(line["event"] == "dropped" and line["position"] < moment.count)
 
     keeps: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {

@@ -408,6 +408,7 @@ class Run:
             "at_ns": driven.ended_ns,
             "window_ns": driven.window_ns,
             "interrupted": driven.interrupted,
+            "positions": scene.positions,
         }
         self.folder.add("segments", line)
         self._next_index = scene.first_index + scene.positions

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qwenops import command
-from qwenops.command import PIPE, Secret, run, shown, spawn
+from qwenops.command import PIPE, Secret, masked, run, shown, spawn
 from qwenops.errors import CommandError, DeadlineError
 
 SOURCE = str(Path(command.__file__).parents[1])
@@ -354,3 +354,24 @@ def test_a_parent_that_died_before_the_guard_was_set_is_noticed() -> None:
     # The guard is told a parent that is not the one it has, as after the parent's death.
     finished = run(python(command._GUARD, "1", "0", "/bin/echo", "echo", "ran"), timeout_s=10, ok_codes=None)
     assert (finished.returncode, finished.stdout) == (137, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["llama-server", "--api-key", "geheim", "--port", "1"], ["llama-server", "--api-key", "***", "--port", "1"]),
+        (["x", "--api-key=geheim"], ["x", "--api-key=***"]),
+        (["env", "HF_TOKEN=geheim", "x"], ["env", "HF_TOKEN=***", "x"]),
+        (["env", "openai_api_key=geheim", "x"], ["env", "openai_api_key=***", "x"]),
+        (["llama-server --api-key geheim --port {port}"], ["llama-server --api-key *** --port {port}"]),
+        (["sh", "-c", "A_TOKEN=geheim x --password 'geheim 2'"], ["sh", "-c", "A_TOKEN=*** x --password '***'"]),
+        (["curl", "-H", "Authorization: Bearer geheim"], ["curl", "-H", "Authorization: Bearer ***"]),
+        (["git", "clone", "https://me:geheim@host/x"], ["git", "clone", "https://me:***@host/x"]),
+        (["x", "--max-tokens", "5", "--tokenizer", "t"], ["x", "--max-tokens", "5", "--tokenizer", "t"]),
+        (["x", "--api-key", "a", "a-model", "data"], ["x", "--api-key", "***", "a-model", "data"]),
+        (["x", "--token", "--port", "1"], ["x", "--token", "--port", "1"]),
+    ],
+)
+def test_the_secrets_of_a_command_that_was_typed_are_masked(words: list[str], kept: list[str]) -> None:
+    assert masked(words) == kept
+    assert "geheim" not in shown(words)

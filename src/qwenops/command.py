@@ -5,7 +5,8 @@
 
 What holds for every program started here:
 
-* it is an argv list and never goes through a shell, so `shown(argv)` and a dry run are exactly what would run;
+* it is an argv list and never goes through a shell, so `shown(argv)` and a dry run are exactly what would run (but for
+  the secrets of a command that others typed: `masked(argv)`);
 * it leads a session of its own, so a time-out or `kill()` ends it with all that it started, and Ctrl-C reaches only us;
 * it dies with this process, however that dies (see `_GUARD`), and so do programs that it starts through this module;
 * nothing of its process group outlives it, and it is reaped as soon as its end is seen;
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self, cast
@@ -54,6 +55,21 @@ _LOOKS_SECRET = tuple(
         r"^[a-z][a-z0-9+.-]*://[^/@\s:]+:[^/@\s]+@",
         r"\bhf_[A-Za-z0-9]{30,}",
         r"\bsk-[A-Za-z0-9_-]{20,}",
+    )
+)
+
+_SURE = 8
+"""Characters of a secret that is looked for in other words, too; a shorter one may stand there by chance."""
+_HELD = r"(?:[a-z0-9]+[-_])*(?:password|passwd|pass|secret|key|apikey|token|credentials?)"
+_SECRET_FLAG = re.compile(rf"^(?:--?{_HELD}|-hft)$", re.IGNORECASE)
+_SECRET_SETTING = re.compile(rf"^(?:--?)?{_HELD}=(.+)", re.IGNORECASE | re.DOTALL)
+_SECRET_WITHIN = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"\bbearer\s+([^\s'\"]{4,})",
+        r"://[^/@\s:]+:([^/@\s]+)@",
+        r"\b(hf_[A-Za-z0-9]{30,})",
+        r"\b(sk-[A-Za-z0-9_-]{16,})",
     )
 )
 
@@ -124,8 +140,49 @@ class Finished:
 
 
 def shown(argv: Sequence[Argument]) -> str:
-    """Write a command as one would type it into a shell."""
-    return shlex.join(os.fspath(each) for each in argv)
+    """Write a command as one would type it into a shell; its secrets are `***`."""
+    return shlex.join(masked(os.fspath(each) for each in argv))
+
+
+def masked(argv: Iterable[str]) -> list[str]:
+    """Return the words of a command with `***` for its secrets: a word may be a whole command itself."""
+    words = list(argv)
+    long = {secret for secret in secrets_in(words) if len(secret) >= _SURE}
+    return [
+        _MASK if follows else hide(word, {*secrets_in([word]), *long})
+        for word, follows in zip(words, _follow(words), strict=True)
+    ]
+
+
+def secrets_in(argv: Iterable[str]) -> tuple[str, ...]:
+    """Return what looks like a secret in a command: after `--api-key` and its like, in `HF_TOKEN=`, a bearer."""
+    words, found = list(argv), dict[str, None]()
+    for word, follows in zip(words, _follow(words), strict=True):
+        if follows:
+            found[word] = None
+            continue
+        if (setting := _SECRET_SETTING.search(word)) is not None and not any(map(str.isspace, setting[0])):
+            found[setting[1]] = None
+        for pattern in _SECRET_WITHIN:
+            found.update(dict.fromkeys(pattern.findall(word)))
+        if any(map(str.isspace, word)):
+            with contextlib.suppress(ValueError):
+                inner = shlex.split(word)
+                found.update(dict.fromkeys(secrets_in(inner) if inner != [word] else ()))
+    return tuple(found)
+
+
+def hide(text: str, secrets: Collection[str]) -> str:
+    """Return a text with `***` in the place of each secret that stands in it as a word of its own."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", _MASK, text)
+    return text
+
+
+def _follow(words: Sequence[str]) -> list[bool]:
+    """Say of each word whether it is the value of a flag before it that takes a secret."""
+    flags = [False, *(_SECRET_FLAG.match(word) is not None for word in words)]
+    return [flag and not word.startswith("--") for flag, word in zip(flags, words, strict=False)]
 
 
 def run(

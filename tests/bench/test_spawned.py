@@ -130,3 +130,14 @@ async def test_it_gets_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CommandError, match="yes"):
         async with spawned_server(argv, url=URL, env={"TOLD": "yes"}):
             pass
+
+
+async def test_the_secret_in_the_command_of_a_server_is_in_no_error() -> None:
+    argv = [sys.executable, "-c", "import sys; print('key', sys.argv[2]); sys.exit(3)", "--api-key", "geheim-geheim"]
+    with pytest.raises(CommandError) as caught:
+        async with spawned_server([*argv, "{port}"], url=URL, timeout_s=30):
+            pass
+    said = f"{caught.value.message} {caught.value.hint} {caught.value.stderr}"
+    assert "key ***" in said
+    assert "--api-key '***'" in said
+    assert "geheim" not in said

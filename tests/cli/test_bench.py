@@ -99,6 +99,24 @@ def test_a_folder_of_another_verb_is_not_continued(qwenops: Run, tmp_path: Path)
     assert "no run of `bench soak`" in ran.err
 
 
+def test_the_secret_in_the_command_of_a_server_is_written_nowhere(qwenops: Run, tmp_path: Path) -> None:
+    server = f"{sys.executable} -m qwenops.bench.simulated simulated:?slots=2 {{port}} --api-key geheim-geheim"
+    ran = qwenops("bench", "startup", server, "--starts", "1", "--out", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    command = json.loads((tmp_path / "run" / "manifest.json").read_text())["command"]
+    assert server.replace("geheim-geheim", "***") in command
+    assert not [path.name for path in (tmp_path / "run").iterdir() if b"geheim" in path.read_bytes()]
+    assert "geheim" not in ran.out + ran.err
+
+
+def test_a_run_whose_command_held_a_secret_is_continued_with_the_whole_command(qwenops: Run, tmp_path: Path) -> None:
+    words = (FAST, "--users", "1", "--requests", "2", *SMALL)
+    assert qwenops("bench", "load", *words, "--model", "x TOKEN=geheim", "--out", tmp_path / "run").code == 0
+    ran = qwenops("bench", "load", "--resume", tmp_path / "run")
+    assert ran.code == 2
+    assert "secret on its command line" in ran.err
+
+
 def test_a_target_against_itself_shows_no_difference_and_two_speeds_do(qwenops: Run) -> None:
     few = ("--pairs", "6", "--requests", "4", *SMALL)
     assert "EQUIVALENT" in qwenops("bench", "compare", FAST, FAST, *few).out

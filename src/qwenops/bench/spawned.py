@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from qwenops.bench.clock import Clock, RealClock
-from qwenops.command import STDOUT, Environment, Spawned, shown, spawn
+from qwenops.command import STDOUT, Environment, Spawned, hide, secrets_in, shown, spawn
 from qwenops.errors import CommandError, ConfigError, DeadlineError, QwenOpsError
 from qwenops.text import say
 
@@ -115,6 +115,7 @@ async def spawned_server(
         said = stack.enter_context(log.open("wb"))
         if under is not None:
             words = list(stack.enter_context(under.confine(words)))
+        secrets = secrets_in(words)
         spawned_ns = time.now_ns()
         child = spawn(words, env=env, stdout=said, stderr=STDOUT)
         try:
@@ -125,7 +126,7 @@ async def spawned_server(
                 url=url,
                 spawned_ns=spawned_ns,
                 timings=timings,
-                tail=lambda: _tail(log),
+                tail=lambda: hide(_tail(log), secrets),
                 alive=lambda: child.poll() is None,
             )
         finally:
@@ -175,11 +176,14 @@ class _Start:
                 raise self._too_slow()
             await asyncio.sleep(min(max(passed_s / _SHARE, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S))
 
+    def _said(self) -> str:
+        return hide(_tail(self.log), secrets_in(self.words))
+
     async def _runs(self) -> bool:
         return _runs(self.child.pid)
 
     def _ended(self, status: int) -> QwenOpsError:
-        said = _tail(self.log)
+        said = self._said()
         return CommandError(
             say(
                 "The server ended with status {status} before it was ready. It said last:\n{said}",
@@ -196,7 +200,7 @@ class _Start:
             say(
                 "The server was not ready after {seconds:g} s. It said last:\n{said}",
                 seconds=self.timeout_s,
-                said=_tail(self.log),
+                said=self._said(),
             ),
             hint=say("Give it more time, or name the address that tells when it is ready."),
         )

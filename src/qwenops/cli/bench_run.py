@@ -41,6 +41,8 @@ INTERRUPTED = 130
 CLOSE_TIMEOUT_S = 30.0
 MOST_USERS = 100_000
 SIMULATED = "simulated:"
+HIDDEN = "***"
+"""What stands for a secret in a command line that was written down."""
 CONFIGURATION = ".toml"
 TARGET = say("A URL, ollama:MODEL, ENGINE:MODEL such as openvino:random:0.6b, or simulated:.")
 ASKING = (
@@ -102,6 +104,11 @@ def _begun_with(folder: Path, verb: str) -> list[str]:
             hint=say("Give the target and the flags that it was begun with, together with --resume."),
         )
     words = command[command.index(verb) + 1 :]
+    if any(HIDDEN in word for word in words):
+        raise ConfigError(
+            say("The run in {folder} was begun with a secret on its command line, which was not kept.", folder=folder),
+            hint=say("Give the target and the flags that it was begun with, together with --resume."),
+        )
     out = [number for number, word in enumerate(words) if word == "--out"]
     return [word for number, word in enumerate(words) if number not in out and number - 1 not in out]
 
@@ -203,11 +210,13 @@ def is_virtual(text: str) -> bool:
 
 
 def typed_command(ctx: click.Context) -> tuple[str, ...]:
-    """Return the command line as it was typed, for the manifest; keys are never typed."""
+    """Return the command line as it was typed, for the manifest, with `***` for the secrets in it."""
+    from qwenops.command import masked
+
     terminal = ctx.find_root().obj
     assert isinstance(terminal, Terminal)  # noqa: S101 -- the root command put it there
     config = ("--config", str(terminal.config_file)) if terminal.config_file else ()
-    return (NAME, *config, *ctx.command_path.split()[1:], *ctx.meta.get(_WORDS, ()))
+    return (NAME, *config, *ctx.command_path.split()[1:], *masked(ctx.meta.get(_WORDS, ())))
 
 
 def bench_options(ctx: click.Context, **changes: Any) -> "BenchOptions":

@@ -33,6 +33,8 @@ def test_each_condition_is_measured_and_the_first_request_is_apart(tmp_path: Pat
     gap_s = thinking["distributions"]["ttfa_s"]["mean"] - thinking["distributions"]["ttft_s"]["mean"]
     assert gap_s == pytest.approx(0.4, abs=0.021)
     assert conclusion.data["latency_test"]["iterations"] == 50
+    assert any(sentence.startswith("Prefix cache:") for sentence in conclusion.sentences)
+    assert set(conclusion.data["cache"].values()) == {"warm", "bust"}
     json.dumps(conclusion.data)
 
 

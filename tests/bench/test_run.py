@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -22,6 +22,7 @@ from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.simulated.engine import SimulatedEngine
 from qwenops.bench.simulated.loop import VirtualClock, run
 from qwenops.bench.simulated.options import Simulated, SimulatedOptions
+from qwenops.bench.workload import cache_sentence
 from qwenops.errors import EngineError
 from qwenops.text import say
 from tests.bench.driving import Asks, S, target_of
@@ -49,6 +50,24 @@ def done(outcome: Outcome = Outcome.DONE) -> Conclusion:
     return Conclusion(outcome=outcome, sentences=(say("It is done."),))
 
 
+@pytest.mark.parametrize("cache", ["warm", "cold", "bust"])
+def test_every_result_says_what_a_prefix_cache_could_find(
+    tmp_path: Path, cache: Literal["warm", "cold", "bust"]
+) -> None:
+    async def main(conclusion: Conclusion) -> tuple[Conclusion, Conclusion]:
+        async with begun(tmp_path, options=BenchOptions(folder=tmp_path, cache=cache)) as started:
+            told = finish(started, conclusion)
+            return told, conclusion_of(read_run(started.folder.path).summary)
+
+    for told in run(main(done())):
+        assert [each for each in told.sentences if str(each).startswith(f"Prefix cache: {cache};")]
+        assert told.data["cache"] == cache
+    once = replace(done(), sentences=(cache_sentence(cache),))
+    assert [str(each) for each in run(main(once))[0].sentences].count(str(cache_sentence(cache))) == 1
+    own = replace(done(), data={"cache": {"first": "warm", "second": "bust"}})
+    assert not any("Prefix cache" in each for each in run(main(own))[0].sentences)
+
+
 def test_what_is_driven_is_what_the_folder_holds(tmp_path: Path) -> None:
     async def main() -> tuple[Path, list[Driven]]:
         async with begun(tmp_path) as started:
@@ -71,7 +90,7 @@ def test_what_is_driven_is_what_the_folder_holds(tmp_path: Path) -> None:
     assert found.manifest["state"] == "done"
     assert found.manifest["validity"]["verdict"] == "VALID"
     assert found.manifest["hashes"]["prompts"] != "0" * 16
-    assert conclusion_of(found.summary).sentences == (say("It is done."),)
+    assert conclusion_of(found.summary).sentences == (say("It is done."), cache_sentence("warm"))
 
 
 def test_the_manifest_says_what_was_measured_how_and_where(tmp_path: Path) -> None:
@@ -236,7 +255,7 @@ def test_what_is_dropped_by_design_makes_no_run_invalid(tmp_path: Path) -> None:
 
     driven, conclusion = run(main())
     assert driven.dropped == 20
-    assert conclusion.sentences == (say("It is done."),)
+    assert conclusion.sentences == (say("It is done."), cache_sentence("warm"))
 
 
 @pytest.mark.slow

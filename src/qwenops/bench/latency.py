@@ -51,6 +51,12 @@ CONDITIONS = (
 )
 
 
+_POLICIES = say(
+    "Prefix cache: it could find the beginning that all prompts share in the parts called warm, and nothing in those "
+    "called bust."
+)
+
+
 async def latency(run: Run) -> Conclusion:
     """Ask one request after the other, under each condition."""
     first = await first_request(run)
@@ -65,11 +71,12 @@ async def latency(run: Run) -> Conclusion:
     summaries = [summarise(each, bounds=bounds) for each in drivens]
     failures = failure_table(say("Failures"), summaries)
     data: dict[str, Any] = {"segments": [summary_data(each) for each in summaries], "first": first_data(first)}
+    data["cache"] = {each.name: each.cache for each in CONDITIONS}
     if drivens:
         data["latency_test"] = {"iterations": len(drivens[0].records), **user_names(summaries[0], drivens[0])}
     return Conclusion(
         outcome=Outcome.DONE,
-        sentences=(*first_sentences(first), *map(summary_sentence, summaries), *_compared(summaries)),
+        sentences=(*first_sentences(first), *map(summary_sentence, summaries), *_compared(summaries), _POLICIES),
         tables=(
             overview_table(say("One caller"), summaries),
             *(detail_table(say("Latencies: {part}", part=each.segment), each) for each in summaries),
@@ -134,7 +141,7 @@ def _compared(summaries: list[Summary]) -> list[Text]:
     if warm and bust:
         found.append(
             say(
-                "Prefix cache: where it finds nothing (bust), the first token takes {ratio:.2f} times as long as where "
+                "Where a prefix cache finds nothing (bust), the first token takes {ratio:.2f} times as long as where "
                 "it knows the shared beginning (warm).",
                 ratio=bust / warm,
             )

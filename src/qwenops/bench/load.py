@@ -23,7 +23,6 @@ from qwenops.bench.tables import (
     summary_sentence,
     user_names,
 )
-from qwenops.bench.workload import cache_sentence
 from qwenops.errors import ConfigError
 from qwenops.text import Text, say
 
@@ -125,7 +124,7 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
                     decision=verdict.decision.value.upper(),
                 )
             )
-    sentences += (*ramp_sentences(summaries), cache_sentence(run.options.cache))
+    sentences += ramp_sentences(summaries)
     tables = [overview_table(say("Load"), summaries)]
     tables += [detail_table(say("Latencies: {part}", part=each.segment), each) for each in summaries]
     failures = failure_table(say("Failures"), summaries)

@@ -91,6 +91,7 @@ async def quick(run: Run) -> Conclusion:
     summaries = [summarise(each) for each in drivens]
     failures = failure_table(say("Failures"), summaries)
     data: dict[str, Any] = {"segments": [summary_data(each) for each in summaries], "first": first_data(first)}
+    data["cache"] = workload.facts["cache"]
     for driven, summary, name in zip(drivens, summaries, ("latency_test", "qps_test"), strict=False):
         data[name] = user_names(summary, driven)
     return Conclusion(
@@ -98,7 +99,7 @@ async def quick(run: Run) -> Conclusion:
         sentences=(
             *first_sentences(first),
             *map(summary_sentence, summaries),
-            say("The three prompts repeat; a prefix cache, where the server has one, knew them."),
+            say("Prefix cache: warm; the three prompts repeat, and a server that has such a cache knew them."),
         ),
         tables=(
             overview_table(say("A first look"), summaries),

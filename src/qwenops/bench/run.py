@@ -37,7 +37,7 @@ from qwenops.bench.send import Errand, Line
 from qwenops.bench.simulated.loop import running_clock
 from qwenops.bench.target import Target
 from qwenops.bench.validity import ClientWatch, Validity, Verdict, bias_sentence
-from qwenops.bench.workload import Workload, open_workload
+from qwenops.bench.workload import Workload, cache_sentence, open_workload
 from qwenops.errors import QwenOpsError
 from qwenops.text import Text, say
 
@@ -510,6 +510,12 @@ def finish(run: Run, conclusion: Conclusion) -> Conclusion:
     """Write the summary and the manifest's end; return the conclusion with the verdict on the client in it."""
     validity = run.validity()
     conclusion = replace(conclusion, findings=(*conclusion.findings, *run.noticing.findings()))
+    if "cache" not in conclusion.data:  # else the command has its own policies, and has said them
+        conclusion = replace(
+            conclusion,
+            sentences=tuple(dict.fromkeys((*conclusion.sentences, cache_sentence(run.options.cache)))),
+            data={**conclusion.data, "cache": run.options.cache},
+        )
     run.state = "interrupted" if run.interrupted else "done"
     warnings: list[Text] = []
     if run.interrupted:

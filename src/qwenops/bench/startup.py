@@ -325,7 +325,7 @@ def _conclude(rounds: Sequence[Round], files: Sequence[Path], *, interrupted: bo
         sentences.append(say("Interrupted: {number} starts were measured.", number=len(rounds)))
     return Conclusion(
         outcome=Outcome.DONE,
-        sentences=tuple(sentences),
+        sentences=(*sentences, say("Prefix cache: empty at each start.")),
         tables=(_phases_table(by_state), _rounds_table(rounds)) if rounds else (),
         findings=tuple(findings),
         data={
@@ -333,6 +333,7 @@ def _conclude(rounds: Sequence[Round], files: Sequence[Path], *, interrupted: bo
             "files": [each.name for each in files],
             "files_bytes": size_bytes,
             "interrupted": interrupted,
+            "cache": "empty",
         },
     )
 

@@ -46,12 +46,16 @@ WORDS: dict[Language, dict[str, str]] = {
         "percentile_headings": "percentile|samples for an upper bound|samples for an interval",
         "failures": "Failures",
         "failures_text": (
-            "A failed request has no latency; it misses every bound, and it counts against the goodput. `connect`: no "
+            "A failed request has no latency; it misses every bound, and it counts against the goodput. `client`: this "
+            "machine had no file, port or buffer left to connect with; such a run is invalid. `connect`: no "
             "connection, or the server was not ready. `timeout`: it took longer than `--timeout`. `rejected`: another "
             "4xx. `shed`: 429 or 503, the server chose not to. `failed`: another 5xx. `cut`: the stream ended before "
             "its end. `malformed`: the protocol was broken. `empty`: it ended well and held no content. "
-            "`interrupted`: the run was stopped; no fault of the server, and not counted as one. Nothing is "
-            "tried again."
+            "`interrupted`: the run was stopped; no fault of the server, and not counted as one. No failure is tried "
+            "again. A request goes out more than once in two cases only, in which nothing was computed before: a "
+            "connection that the server had promised to keep turned out to be closed before one byte of an answer, or "
+            "the server refused a field as unknown and is asked without it. Its record says so (`tries`), and its "
+            "latencies count from the first time."
         ),
         "slo": "Objectives",
         "slo_text": (
@@ -91,10 +95,13 @@ WORDS: dict[Language, dict[str, str]] = {
         "percentile_headings": "百分位数|给出上界所需样本|给出区间所需样本",
         "failures": "失败",
         "failures_text": (
-            "失败的请求没有延迟；它不满足任何约束，也会拉低有效吞吐。`connect`：连不上，或服务还没就绪。"
+            "失败的请求没有延迟；它不满足任何约束，也会拉低有效吞吐。"
+            "`client`：本机已没有可用的文件句柄、端口或缓冲区，这样的测量无效。`connect`：连不上，或服务还没就绪。"
             "`timeout`：超过 `--timeout`。`rejected`：其他 4xx。`shed`：429 或 503，服务端主动拒绝。"
             "`failed`：其他 5xx。`cut`：流没到结尾就断了。`malformed`：不符合协议。`empty`：正常结束但没有内容。"
-            "`interrupted`：运行被中止，不是服务端的错，也不算它的错。任何请求都不会重试。"
+            "`interrupted`：运行被中止，不是服务端的错，也不算它的错。失败的请求不会重试。"
+            "只有两种情况会再发一次，而且此前服务端什么都没算：服务端答应保持的连接在收到任何应答字节之前就已关闭；"
+            "或者服务端不认识某个字段而拒绝，于是去掉该字段再问。记录里的 `tries` 会写明次数，延迟从第一次发送算起。"
         ),
         "slo": "服务目标",
         "slo_text": (

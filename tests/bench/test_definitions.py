@@ -53,6 +53,15 @@ def test_gaps_between_chunks_are_called_gaps_between_tokens_only_within_two_perc
     assert (found is not None) is are_tokens
 
 
+def test_chunks_that_stand_for_tokens_prove_nothing_about_tokens() -> None:
+    guessed = answer(gaps_s=(0.01,) * 49, tokens=50, token_source="estimate")
+    assert (itl_s(guessed), tpot_s(guessed)) == (None, None)
+    assert icl_s(guessed) == pytest.approx((0.01,) * 49)
+    counted = replace(guessed, token_source="server")
+    assert itl_s(counted) == icl_s(counted)
+    assert tpot_s(counted) == pytest.approx(0.01)
+
+
 def test_what_did_not_come_is_unknown_and_not_zero() -> None:
     nothing = failed()
     for metric in METRICS.values():

@@ -2,8 +2,10 @@
 
 import pytest
 
-from qwenops.bench.stats import Estimate
-from qwenops.bench.tables import show_estimate, show_s
+from qwenops.bench.report.facts import rate_facts
+from qwenops.bench.stats import Estimate, summarise
+from qwenops.bench.tables import overview_table, show_estimate, show_s, summary_sentence
+from tests.bench.records import answer, driven
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,15 @@ def test_a_percentile_says_how_well_it_is_known() -> None:
     assert show_estimate(Estimate(value=1.0)) == "1.00 s"
     assert show_estimate(Estimate(value=None, note="n/a (40 < 299)")) == "n/a (40 < 299)"
     assert show_estimate(None) is None
+
+
+def test_chunks_that_stand_for_tokens_are_called_chunks() -> None:
+    counted, guessed = (
+        summarise(driven([answer(gaps_s=(0.1,) * 9, token_source=source)])) for source in ("server", "estimate")
+    )
+    assert "chunks a second" in summary_sentence(guessed)
+    assert "tokens a second" in summary_sentence(counted)
+    assert "chunks" in str(overview_table("x", [guessed]).rows[0][4])
+    assert isinstance(overview_table("x", [counted]).rows[0][4], float)
+    assert "chunks/s" in str(rate_facts(guessed))
+    assert "chunks/s" not in str(rate_facts(counted))

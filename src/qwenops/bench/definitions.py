@@ -3,7 +3,8 @@
 The documentation, the language of objectives, comparisons and reports take names, units and words from `METRICS`.
 A figure that cannot be known is None, never 0: an answer of one token has a time to first token and no time per token.
 A chunk is not a token: gaps between chunks are `icl`, and they are called `itl` only where the answer came in as many
-chunks as it has tokens, within 2 %. Chunks without text (a role, the usage at the end) are no content and have no time.
+chunks as it has tokens, within 2 %, by the count of somebody who knows (not of who counts chunks). Chunks without text
+(a role, the usage at the end) are no content and have no time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from qwenops.bench.record import RequestRecord
+from qwenops.bench.record import ESTIMATE, RequestRecord
 from qwenops.text import Text, say
 
 NS_PER_S = 1e9
@@ -76,11 +77,16 @@ def e2e_response_s(record: RequestRecord) -> float | None:
 
 def tpot_s(record: RequestRecord) -> float | None:
     """Return the time per output token after the first; None for fewer than two tokens, or all at one moment."""
-    tokens = record.completion_tokens
+    tokens = counted_tokens(record)
     if tokens is None or tokens < 2:  # noqa: PLR2004 -- an interval has two ends
         return None
     whole = _between(record.first_content_ns, record.last_content_ns)
     return whole / (tokens - 1) if whole else None
+
+
+def counted_tokens(record: RequestRecord) -> int | None:
+    """Return the tokens of the answer where somebody counted them; a number of chunks is none."""
+    return None if record.token_source == ESTIMATE else record.completion_tokens
 
 
 def icl_s(record: RequestRecord) -> tuple[float, ...]:
@@ -90,7 +96,7 @@ def icl_s(record: RequestRecord) -> tuple[float, ...]:
 
 def itl_s(record: RequestRecord) -> tuple[float, ...] | None:
     """Return the inter-token latencies: the gaps between chunks where a chunk is a token; None where it is not."""
-    tokens = record.completion_tokens
+    tokens = counted_tokens(record)
     if not tokens or abs(record.num_chunks / tokens - 1) > ITL_TOLERANCE:
         return None
     return icl_s(record)
@@ -173,7 +179,7 @@ def _table() -> dict[str, Metric]:  # one table, which is read as a whole
             title=say("Time per output token"),
             definition=say(
                 "From the first to the last content, divided by one less than the tokens of the answer; "
-                "an answer of one token, or one that came all at once, has none."
+                "an answer of one token, one that came all at once, or one whose tokens nobody counted has none."
             ),
             of_request=tpot_s,
         ),
@@ -188,7 +194,10 @@ def _table() -> dict[str, Metric]:  # one table, which is read as a whole
             name="itl",
             unit="s",
             title=say("Gap between tokens"),
-            definition=say("The gaps between chunks of answers whose chunks and tokens agree within 2 %."),
+            definition=say(
+                "The gaps between chunks of answers whose chunks and tokens agree within 2 %; where nobody counted the "
+                "tokens there is none."
+            ),
             of_gaps=itl_s,
         ),
         Metric(
@@ -267,7 +276,7 @@ def _table() -> dict[str, Metric]:  # one table, which is read as a whole
             title=say("Tokens written"),
             definition=say(
                 "Tokens whose chunk came after the ramp and before the end of the window, per second; the tokens of an "
-                "answer are spread evenly over its chunks."
+                "answer are spread evenly over its chunks. Where nobody counted them, it is chunks, and said so."
             ),
             better="higher",
         ),

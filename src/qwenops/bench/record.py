@@ -12,6 +12,8 @@ from typing import Literal
 SCHEMA = "qwenops.request/1"
 
 TokenSource = Literal["server", "tokenizer", "estimate"]
+ESTIMATE: TokenSource = "estimate"
+"""Nobody counted: the number of chunks stands for that of tokens."""
 
 
 class Failure(StrEnum):

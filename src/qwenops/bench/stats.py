@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qwenops.bench.definitions import METRICS, NS_PER_S, Metric
-from qwenops.bench.record import Failure, RequestRecord, TokenSource
+from qwenops.bench.record import ESTIMATE, Failure, RequestRecord, TokenSource
 from qwenops.bench.segment import Driven, OpenLoop
 from qwenops.bench.window import SteadyWindow, answers_of, done_inside, steady_window
 from qwenops.errors import ConfigError
@@ -128,6 +128,11 @@ class Summary:
     arrivals: Arrivals
     little: Little | None
     interrupted: bool
+
+    @property
+    def counts_chunks(self) -> bool:
+        """Whether chunks stand for tokens, because nobody counted those of some answer."""
+        return self.token_source == ESTIMATE
 
 
 def summarise(driven: Driven, *, bounds: Bounds | None = None, steady: SteadyWindow | None = None) -> Summary:

@@ -106,8 +106,11 @@ def failure_table(title: str, summaries: Sequence[Summary]) -> Table | None:
 
 
 def rate(summary: Summary, name: str) -> Cell:
-    """Return a rate as a cell."""
-    return summary.rates.get(name)
+    """Return a rate as a cell; where chunks stand for tokens it says so."""
+    value = summary.rates.get(name)
+    if name == "output_tokens_per_s" and summary.counts_chunks and value is not None:
+        return say("{number:,.1f} chunks", number=value)
+    return value
 
 
 def summary_sentence(summary: Summary) -> Text:
@@ -115,16 +118,20 @@ def summary_sentence(summary: Summary) -> Text:
     counts = summary.counts
     if not counts.ok:
         return say("{segment}: none of {sent} requests had a good answer.", segment=summary.segment, sent=counts.sent)
+    tokens = summary.rates.get("output_tokens_per_s") or 0.0
+    written = say("{number:,.1f} tokens a second", number=tokens)
+    if summary.counts_chunks:
+        written = say("{number:,.1f} chunks a second (the server did not count its tokens)", number=tokens)
     return say(
         "{segment}: {ok} of {sent} requests had a good answer, {rate:.3g} a second; the first token came after {ttft} "
-        "and the whole answer after {e2e} (medians), {tokens:.3g} tokens a second in all.",
+        "and the whole answer after {e2e} (medians), {written} in all.",
         segment=summary.segment,
         ok=counts.ok,
         sent=counts.sent,
         rate=summary.rates.get("completed_rate") or 0.0,
         ttft=show_s(_middle(summary, "ttft")) or "-",
         e2e=show_s(_middle(summary, "e2e")) or "-",
-        tokens=summary.rates.get("output_tokens_per_s") or 0.0,
+        written=written,
     )
 
 

@@ -202,7 +202,7 @@ def _latencies(groups: Sequence[Group], summaries: Sequence[Summary], rules: Map
     ]
     blocks += tables if len(tables) <= 1 else [Details(summary=say("All percentiles of each part"), blocks=tables)]
     if len(summaries) == 1:
-        blocks.append(facts.rate_facts(summaries[0].rates))
+        blocks.append(facts.rate_facts(summaries[0]))
     blocks += distributions.distribution_blocks(groups, rules)
     return Section(title=say("Latencies"), anchor="latencies", blocks=blocks)
 

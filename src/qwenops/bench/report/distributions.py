@@ -76,7 +76,7 @@ def part_table(groups: Sequence[Group], summaries: Sequence[Summary]) -> Table:
                 Cell(text=f"{summary.counts.ok:,}", order=summary.counts.ok),
                 Cell(text=f"{failed:,}", order=failed, tone=Tone.BAD if failed else Tone.PLAIN),
                 Cell(text=quantity(rate, ""), order=rate),
-                Cell(text=quantity(tokens, ""), order=tokens),
+                Cell(text=quantity(tokens, ""), order=tokens, detail=say("chunks") if summary.counts_chunks else ""),
                 *(
                     estimate_cell(found.percentiles[each], "s") if (found := summary.distributions.get(name)) else NONE
                     for name in ("ttft", "e2e")

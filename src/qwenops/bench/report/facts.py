@@ -12,6 +12,7 @@ from qwenops.bench.record import Failure
 from qwenops.bench.report.figures import NONE, percent, quantity, seconds, size
 from qwenops.bench.report.grouped import Group
 from qwenops.bench.slo import Decision, SloVerdict
+from qwenops.bench.stats import Summary
 from qwenops.page.document import Block, Cell, Code, Column, Details, Facts, Table, Tone
 from qwenops.page.ticks import number
 from qwenops.text import Text, say
@@ -283,10 +284,13 @@ def objective_table(judged: SloVerdict) -> Table:
     )
 
 
-def rate_facts(rates: Mapping[str, float | None]) -> Facts:
+def rate_facts(summary: Summary) -> Facts:
     """Return the figures that a run has one of."""
+    units = {"output_tokens_per_s": "chunks/s"} if summary.counts_chunks else {}
     pairs = [
-        (METRICS[name].title, quantity(value, METRICS[name].unit)) for name, value in rates.items() if value is not None
+        (METRICS[name].title, quantity(value, units.get(name, METRICS[name].unit)))
+        for name, value in summary.rates.items()
+        if value is not None
     ]
     return Facts(title=say("Rates and shares"), pairs=pairs)
 

@@ -248,6 +248,9 @@ def _tokens(summary: Summary) -> Tile | None:
     rate = summary.rates.get("output_tokens_per_s")
     if rate is None:
         return None
+    if summary.counts_chunks:
+        name, detail = say("Chunks received"), say("the server did not count its tokens")
+        return Tile(name=name, value=quantity(rate, "chunks/s"), detail=detail)
     return Tile(name=say("Tokens written"), value=quantity(rate, "tok/s"), detail=_token_source(summary))
 
 
@@ -257,8 +260,6 @@ def _token_source(summary: Summary) -> Text | str:
             return say("counted by the server")
         case "tokenizer":
             return say("counted by the tokenizer")
-        case "estimate":
-            return say("estimated")
         case _:
             return ""
 

@@ -12,14 +12,11 @@ from qwenops.bench.drift import (
     Kind,
     Series,
     blocks_of,
-    drift_data,
-    drift_findings,
-    drift_sentences,
-    drift_table,
     judge_drift,
     latency,
     memory_and_descriptors,
 )
+from qwenops.bench.drift_told import drift_data, drift_findings, drift_sentences, drift_table
 from qwenops.statistics import binomial_interval
 from tests.bench.records import NS, answer, failed
 

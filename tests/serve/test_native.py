@@ -96,6 +96,7 @@ def test_the_model_says_what_it_is(server: Served) -> None:
     answer = model_info(server)
     assert answer["name"] == MODEL
     assert answer["memory_bytes"] == 123
+    assert answer["kv_cache_bytes"] == server.engine.info.kv_cache_bytes
     assert answer["config_generation"] == 1
     assert answer["revision"] == ""
     assert answer["notes"] == {}

@@ -1,32 +1,43 @@
 """`bench soak`: the same load for hours; does the server stay what it was?
 
 While it runs, records go to the journal alone, so that the client needs no more memory for a day than for a minute. In
-the end the journal is read once, piece by piece; `drift.py` judges latency, memory and descriptors.
+the end the journal is read once, piece by piece; `drift.py` judges latency, memory and descriptors, `outages.py` what
+failed and whether the server lived through it.
 """
 
 import asyncio
 import itertools
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
-from qwenops.bench.conclusion import Conclusion, Finding, Outcome, Table
-from qwenops.bench.definitions import METRICS, NS_PER_S
+from qwenops.bench.conclusion import EXIT_INCONCLUSIVE, Conclusion, Outcome, Table
+from qwenops.bench.definitions import METRICS
 from qwenops.bench.drift import (
+    Drift,
     Kind,
     Series,
-    drift_data,
-    drift_findings,
-    drift_sentences,
-    drift_table,
+    cache_bytes,
     judge_drift,
     memory_and_descriptors,
 )
-from qwenops.bench.folder import read_lines, read_records
+from qwenops.bench.drift_told import drift_data, drift_findings, drift_sentences, drift_table
+from qwenops.bench.folder import gaps_of, read_lines, read_records
 from qwenops.bench.load import open_segment, warm_up
-from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.manifest import target_data
+from qwenops.bench.outages import (
+    MOST_FAILURES,
+    Failing,
+    judge_failures,
+    longest_life,
+    restart_findings,
+    restart_sentence,
+    restarts_ns,
+)
+from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.run import Run
 from qwenops.bench.segment import ClosedLoop, Driven, Segment
 from qwenops.bench.slo import parse_slo
@@ -34,7 +45,7 @@ from qwenops.bench.stats import Bounds, Summary, distribution, summarise, summar
 from qwenops.bench.tables import detail_table, failure_table, overview_table, show_s, summary_sentence
 from qwenops.bench.window import SteadyWindow, steady_window
 from qwenops.bench.workload import cache_sentence
-from qwenops.text import say
+from qwenops.text import Text, say
 
 USERS = 2
 DURATION_S = 3600.0
@@ -46,6 +57,7 @@ _LOOKS = 480
 _BATCH = 500
 _ADDED = ("achieved_rate", "completed_rate", "goodput", "output_tokens_per_s", "input_tokens_per_s")
 _MEMORY = "engine_memory_bytes"
+_AFTER_GAP_NS = 15 * NS_PER_S
 
 
 async def soak(run: Run) -> Conclusion:
@@ -73,13 +85,22 @@ def concluded(run: Run, driven: Driven) -> Conclusion:
     path = run.folder.path
     bounds = parse_slo(run.options.slo).met if run.options.slo else None
     summary, shown = summarise_journal(driven, read_records(path), bounds)
-    drift = judge_drift((*shown.latencies, *memory_and_descriptors(read_lines(path, "host")), *_health(run)))
-    outcome = drift.outcome
+    restarts, life_ns = lives(path, driven.ended_ns)
+    cache = cache_bytes({name: target_data(each) for name, each in run.targets.items()})
+    host = (each for each in read_lines(path, "host") if life_ns[0] <= each["at_ns"] <= life_ns[1])
+    watched = (*memory_and_descriptors(host, cache_bytes=cache), *_health(run, life_ns, cache))
+    drift = judge_drift((*shown.latencies, *watched))
+    failing = judge_failures(shown.asked_and_failed, allowed=_allowed(run))
+    outcome = _worst(drift.outcome, failing.outcome, Outcome.FAIL if restarts else Outcome.STABLE)
     failures = failure_table(say("Failures"), [summary])
     return Conclusion(
         outcome=outcome,
-        sentences=(*drift_sentences(drift), summary_sentence(summary), cache_sentence(run.options.cache)),
-        exit_code=EXIT_UNSTABLE if outcome in {Outcome.LEAK, Outcome.DRIFT} else 0,
+        sentences=(
+            *_sentences(drift, failing, restarts),
+            summary_sentence(summary),
+            cache_sentence(run.options.cache),
+        ),
+        exit_code=_EXITS.get(outcome, EXIT_UNSTABLE),
         tables=(
             *((drift_table(drift),) if drift.trends else ()),
             overview_table(say("Soak"), [summary]),
@@ -87,9 +108,51 @@ def concluded(run: Run, driven: Driven) -> Conclusion:
             detail_table(say("Latencies: {part}", part=summary.segment), summary),
             *((failures,) if failures else ()),
         ),
-        findings=(*drift_findings(drift), *_restarts(run)),
-        data={"segments": [summary_data(summary)], "drift": drift_data(drift), "windows": shown.data(driven)},
+        findings=(*drift_findings(drift), *restart_findings(restarts)),
+        data={"segments": [summary_data(summary)], "drift": drift_data(drift), "windows": shown.data(driven)}
+        | {"failed": failing.failed, "asked": failing.asked, "restarts_ns": list(restarts)},
     )
+
+
+def lives(path: Path, ended_ns: int) -> tuple[list[int], tuple[int, int]]:
+    """Return when the server was started again, and the longest time in which it was not.
+
+    What was started again between two sittings of a run begins a life, too, but nobody was there to miss it.
+    """
+    seen = restarts_ns(read_lines(path, "host"), read_lines(path, "engine"))
+    gaps = [each.at_ns for each in gaps_of(list(read_lines(path, "segments")))]
+    own = [each for each in seen if not any(0 <= each - gap <= _AFTER_GAP_NS for gap in gaps)]
+    return own, longest_life(sorted({*seen, *gaps}), ended_ns)
+
+
+def _worst(*outcomes: Outcome) -> Outcome:
+    return min(outcomes, key=_ORDER.index)
+
+
+_ORDER = (Outcome.LEAK, Outcome.FAIL, Outcome.DRIFT, Outcome.INCONCLUSIVE, Outcome.STABLE)
+_EXITS = {Outcome.STABLE: 0, Outcome.INCONCLUSIVE: EXIT_INCONCLUSIVE}
+
+
+def _allowed(run: Run) -> float:
+    """Return the share of requests that may fail: the objective's, or one in a hundred."""
+    clauses = parse_slo(run.options.slo).clauses if run.options.slo else ()
+    return min((each.allowed for each in clauses if each.kind == "errors"), default=MOST_FAILURES)
+
+
+def _sentences(drift: Drift, failing: Failing, restarts: Sequence[int]) -> Iterator[Text]:
+    """Yield what came out, the worst first; a series that is stable is not said to be where the run is not."""
+    said = drift_sentences(drift)
+    if drift.outcome is Outcome.LEAK:
+        yield from said
+    if restarts:
+        yield restart_sentence(restarts)
+    if failing.sentence is not None:
+        yield failing.sentence
+    sound = failing.sentence is None and not restarts
+    if drift.outcome in {Outcome.DRIFT, Outcome.INCONCLUSIVE} or (drift.outcome is Outcome.STABLE and sound):
+        yield from said
+    if drift.outcome is Outcome.STABLE and not any(each.kind is Kind.MEMORY for each in drift.trends):
+        yield say("The server's memory could not be watched: a leak would not have been seen.")
 
 
 class Shown:
@@ -118,6 +181,12 @@ class Shown:
                 if name in self._due_s:
                     self._due_s[name].append(record.scheduled_ns / NS_PER_S)
                     window.latencies[name].append(value)
+
+    @property
+    def asked_and_failed(self) -> list[tuple[int, int]]:
+        """How many requests were asked in each window, and how many of them failed; the interrupted say nothing."""
+        failed = [each.failures.total() - each.failures[Failure.INTERRUPTED.value] for each in self.windows]
+        return [(each.ok + bad, bad) for each, bad in zip(self.windows, failed, strict=True)]
 
     @property
     def latencies(self) -> tuple[Series, ...]:
@@ -271,27 +340,17 @@ async def _asked_for_health(run: Run, every_s: float) -> AsyncIterator[None]:
         await asyncio.wait([asking])
 
 
-def _health(run: Run) -> tuple[Series, ...]:
-    """Return the memory of an engine in this process over time."""
+def _health(run: Run, life_ns: tuple[int, int], cache: int) -> tuple[Series, ...]:
+    """Return the memory of an engine in this process over time, of one life."""
     times, values = array("d"), array("d")
     for sample in read_lines(run.folder.path, "engine"):
-        if sample.get("schema") == SCHEMA:
+        if sample.get("schema") == SCHEMA and life_ns[0] <= sample["at_ns"] <= life_ns[1]:
             times.append(sample["at_ns"] / NS_PER_S)
             values.append(sample[_MEMORY])
-    return (Series(name=_MEMORY, kind=Kind.MEMORY, times_s=times, values=values),) if values else ()
-
-
-def _restarts(run: Run) -> tuple[Finding, ...]:
-    """Return each time the engine came back from the dead."""
-    found, before = [], None
-    for sample in read_lines(run.folder.path, "engine"):
-        if sample.get("schema") != SCHEMA:
-            continue
-        if before is not None and sample["restarts"] > before:
-            text = say("The engine was started again: it had died, or stood still.")
-            found.append(Finding(text=text, severity="error", from_ns=sample["at_ns"], to_ns=sample["at_ns"]))
-        before = sample["restarts"]
-    return tuple(found)
+    if not values:
+        return ()
+    explained = values[0] + cache if cache else None
+    return (Series(name=_MEMORY, kind=Kind.MEMORY, times_s=times, values=values, explained=explained),)
 
 
 def _batches(records: Iterable[RequestRecord]) -> Iterator[tuple[RequestRecord, ...]]:

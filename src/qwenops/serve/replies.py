@@ -204,6 +204,7 @@ class ModelInfoReply(Reply):
     threads: int
     memory_bytes: int = Field(description="Resident memory of the process that computes.")
     kv_capacity_tokens: int
+    kv_cache_bytes: int = Field(description="What the KV cache may grow to; 0 when unknown.")
     load_s: float
     served_since_s: float = Field(description="Seconds since 1970.")
     fallback_for: str | None = Field(description="The configured model, when this one serves in its place.")

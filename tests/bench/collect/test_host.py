@@ -13,6 +13,7 @@ import pytest
 
 from qwenops.bench.clock import RealClock
 from qwenops.bench.collect.host import HostWatch, _Look
+from qwenops.bench.outages import restarts_ns
 
 # Uses half of a core, keeps 40 MB, opens files, and faults pages in.
 WORK = """
@@ -244,3 +245,16 @@ print(worst, flush=True)
         worst_s = float(child.stdout.readline())
     assert max(took_s) < 0.1
     assert worst_s < 0.25
+
+
+async def test_the_process_with_most_memory_is_named_so_that_a_restart_is_seen() -> None:
+    samples: list[Mapping[str, Any]] = []
+    processes = []
+    for _ in range(2):
+        with working() as pid:
+            samples += await watched(pid, 0.3, every_s=0.1)
+            processes.append(pid)
+    told = [each for each in samples if "server_largest_process" in each]
+    assert [each["server_largest_process"] for each in told] == processes
+    assert all(each["server_largest_process"] in each["server_process_ids"] for each in told)
+    assert len(restarts_ns(told, [])) == 1

@@ -233,6 +233,8 @@ class _Look:
         cpus = self._root / "sys/devices/system/cpu"
         said: Said = {
             "server_descriptors": descriptors,
+            "server_process_ids": sorted(server) or None,
+            "server_largest_process": _largest(processes, server),
             "frequency_hz": kernel.read_frequency_hz(cpus),
             "thermal_throttles": kernel.count_thermal_throttles(cpus),
             "temperature_c": kernel.read_temperature_c(self._root / "sys/class/thermal"),
@@ -270,6 +272,12 @@ _RARE: Mapping[str, Text] = {
     "thermal_throttles": say("the kernel does not count throttling by heat (no thermal_throttle)"),
     "temperature_c": say("there is no sensor of the CPU's heat (no thermal zone)"),
 }
+
+
+def _largest(processes: Mapping[int, ProcessTimes], server: frozenset[int]) -> int | None:
+    """Return the process with most of the server's memory: when that is gone, the server was started again."""
+    known = [processes[each] for each in server if each in processes]
+    return max(known, key=lambda each: each.rss_bytes).pid if known else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from qwenops.bench.record import NS_PER_S
 from qwenops.bench.schedule import ArrivalKind, arrivals, schedule_hash, share
 from qwenops.errors import ConfigError
 
-NS_PER_S = 1_000_000_000
 RATES = st.floats(min_value=0.01, max_value=500)
 SEEDS = st.integers(min_value=0, max_value=2**32)
 

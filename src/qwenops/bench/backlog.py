@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwenops.bench.definitions import NS_PER_S
+from qwenops.bench.record import NS_PER_S
 from qwenops.bench.segment import Driven, OpenLoop
 from qwenops.bench.window import SteadyWindow, steady_window
 from qwenops.statistics.fits import correlation_inflation, linear_fit, neighbours

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from qwenops.bench.clock import Clock
-from qwenops.bench.record import Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Phase, RequestRecord
 from qwenops.bench.send import Line
 from qwenops.bench.simulated.process import simulated_process
 from qwenops.bench.target import Target
@@ -27,7 +27,6 @@ from qwenops.text import say
 
 STREAMS = 8
 TOKENS_PER_S = 40
-NS_PER_S = 1_000_000_000
 STAGGER_NS = 20_000_000
 """Between the starts of two streams, so that none waits for another's head."""
 MODEL = f"simulated:?slots=64&contention=0&coherence=0&prefill_tokens_per_s=0&decode_tokens_per_s={TOKENS_PER_S}"

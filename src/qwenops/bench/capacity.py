@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from qwenops.bench.attainment import Crossing, Observed, bracket, crossing
 from qwenops.bench.conclusion import EXIT_INCONCLUSIVE, EXIT_MISSED, Conclusion, Outcome, Table
 from qwenops.bench.options import BenchOptions
-from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.slo import (
@@ -34,7 +34,6 @@ from qwenops.errors import ConfigError
 from qwenops.options import format_seconds
 from qwenops.text import Text, say
 
-NS_PER_S = 1_000_000_000
 BUDGET_S = 600.0
 HEADROOM = 0.3
 SETTLING = 0.15

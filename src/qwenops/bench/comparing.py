@@ -22,8 +22,7 @@ from qwenops.bench.compare import (
     compare,
 )
 from qwenops.bench.conclusion import Conclusion, Finding, Outcome, Table
-from qwenops.bench.definitions import NS_PER_S
-from qwenops.bench.record import Phase
+from qwenops.bench.record import NS_PER_S, Phase
 from qwenops.bench.run import Run
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from qwenops.bench.record import ESTIMATE, RequestRecord
+from qwenops.bench.record import ESTIMATE, NS_PER_S, RequestRecord
 from qwenops.text import Text, say
 
-NS_PER_S = 1e9
 US_PER_S = 1e6
 ITL_TOLERANCE = 0.02
 """Chunks may differ from tokens by this share for their gaps to count as gaps between tokens."""

@@ -11,11 +11,10 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qwenops.bench.record import Failure, RequestRecord
+from qwenops.bench.record import NS_PER_S, Failure, RequestRecord
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.send import Errand, Line
 
-NS_PER_S = 1_000_000_000
 STOP_DRAIN_S = 3.0
 """How long answers in flight are waited for when the run is stopped."""
 PAUSE_S = 1.0

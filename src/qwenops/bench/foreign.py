@@ -21,7 +21,7 @@ from typing import Any
 from qwenops.bench.conclusion import SCHEMA as SUMMARY_SCHEMA
 from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, crossed
 from qwenops.bench.folder import SCHEMA, RunFolder, segment_data
-from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.stats import summarise, summary_data
 from qwenops.bench.tables import detail_table, overview_table
@@ -29,7 +29,6 @@ from qwenops.errors import ConfigError
 from qwenops.statistics.samples import smallest_n
 from qwenops.text import Text, say
 
-NS_PER_S = 1_000_000_000
 _VLLM_NAMES = (("ttft", "ttft_s"), ("tpot", "tpot_s"), ("itl", "icl_s"), ("e2el", "e2e_s"))
 
 

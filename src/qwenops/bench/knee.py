@@ -17,12 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qwenops.bench.record import Failure
+from qwenops.bench.record import NS_PER_S, Failure
 from qwenops.bench.segment import Driven
 from qwenops.bench.window import answers_of, done_between, steady_window
 from qwenops.statistics.samples import CONFIDENCE, Interval
 
-NS_PER_S = 1e9
 LITTLE_TOLERANCE = 0.05
 NUM_BATCHES = 10
 _DRAWS = 400

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwenops.bench.conclusion import Finding, crossed, uncrossed
-from qwenops.bench.record import Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Phase, RequestRecord
 from qwenops.bench.target import Target
 from qwenops.text import Text, say
 
-NS_PER_S = 1e9
 LEARNING = frozenset({"openai", "ollama"})
 """Kinds of targets whose engine learns while it is asked."""
 DECISIVE: Mapping[str, Text] = {

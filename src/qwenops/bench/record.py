@@ -11,6 +11,8 @@ from typing import Literal
 
 SCHEMA = "qwenops.request/1"
 
+NS_PER_S = 1_000_000_000
+
 TokenSource = Literal["server", "tokenizer", "estimate"]
 ESTIMATE: TokenSource = "estimate"
 """Nobody counted: the number of chunks stands for that of tokens."""

@@ -28,7 +28,7 @@ from qwenops.bench.folder import RunFolder, segment_data
 from qwenops.bench.manifest import Fingerprint, new_manifest
 from qwenops.bench.noticing import Noticing
 from qwenops.bench.options import BenchOptions
-from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.resume import Opening, Past, PastSegment, check_workload, mark_gap, open_folder, pass_to
 from qwenops.bench.rewind import forgets
 from qwenops.bench.schedule import schedule_hash
@@ -43,7 +43,6 @@ from qwenops.text import Text, say
 
 __all__ = ["Collector", "Listen", "Opening", "Run", "Snapshot", "begin", "finish", "ignore", "validity_data"]
 
-NS_PER_S = 1_000_000_000
 RECENT = 60
 """Answers that a live view is shown."""
 EXIT_INVALID_VERBS = frozenset({"slo"})

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from qwenops.bench.record import NS_PER_S
 from qwenops.errors import ConfigError
 from qwenops.text import say
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 ArrivalKind = Literal["poisson", "constant", "gamma"]
 
-NS_PER_S = 1_000_000_000
 MOST_REQUESTS = 20_000_000
 """More would fill the memory of the machine that measures."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from qwenops.bench.clock import Clock, RealClock
+from qwenops.bench.record import NS_PER_S
 from qwenops.command import STDOUT, Environment, Spawned, hide, secrets_in, shown, spawn
 from qwenops.errors import CommandError, ConfigError, DeadlineError, QwenOpsError
 from qwenops.text import say
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 READY_PATHS = ("/readyz", "/health", "/v1/models", "/api/version")
 """Asked in this order; the first that the server knows decides. Ours; llama-server and vLLM; most; Ollama."""
 
-_NS_PER_S = 1e9
 _UNKNOWN = frozenset({404, 405, 501})
 _SHARE = 50
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.25
@@ -152,7 +152,7 @@ class _Start:
     timeout_s: float
 
     def passed_s(self) -> float:
-        return (self.clock.now_ns() - self.spawned_ns) / _NS_PER_S
+        return (self.clock.now_ns() - self.spawned_ns) / NS_PER_S
 
     async def until_ready(self, url: str, address: tuple[str, int], ready: str) -> StartTimings:
         running_s = await self._until(self._runs)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from qwenops.bench.definitions import METRICS, NS_PER_S, Metric
-from qwenops.bench.record import ESTIMATE, Failure, RequestRecord, TokenSource
+from qwenops.bench.definitions import METRICS, Metric
+from qwenops.bench.record import ESTIMATE, NS_PER_S, Failure, RequestRecord, TokenSource
 from qwenops.bench.segment import Driven, OpenLoop
 from qwenops.bench.window import SteadyWindow, answers_of, done_inside, steady_window
 from qwenops.errors import ConfigError

@@ -19,7 +19,7 @@ from qwenops.bench.backlog import backlog_of
 from qwenops.bench.conclusion import Conclusion, Finding, Outcome, Table
 from qwenops.bench.definitions import ttft_s
 from qwenops.bench.knee import Knee, Level, fit_knee, level_of
-from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.run import Run
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
@@ -32,7 +32,6 @@ from qwenops.options import show_bytes
 from qwenops.statistics.special import t_quantile
 from qwenops.text import Text, say
 
-NS_PER_S = 1_000_000_000
 MOST_USERS = 512
 STEADY_SHARE, OVERLOAD_SHARE = 0.8, 1.5
 _ALONE_REQUESTS = 6

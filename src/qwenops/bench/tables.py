@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qwenops.bench.conclusion import Cell, Table
-from qwenops.bench.definitions import METRICS, NS_PER_S
+from qwenops.bench.definitions import METRICS
+from qwenops.bench.record import NS_PER_S
 from qwenops.bench.segment import ClosedLoop, Driven
 from qwenops.bench.stats import Distribution, Estimate, Summary, measure
 from qwenops.bench.window import NOTABLE_RAMP

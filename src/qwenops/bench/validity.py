@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from qwenops.bench.clock import Clock
-from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.segment import Driven, OpenLoop
 from qwenops.text import Text, say
 
-NS_PER_S = 1_000_000_000
 TICK_NS = 50_000_000
 """How often the event loop is asked whether it is late."""
 _STEP = math.log(1.02)

@@ -4,9 +4,8 @@ from typing import Any
 import pytest
 
 from qwenops.bench.collect.energy import consumption, open_meter
-from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 
-NS_PER_S = 1_000_000_000
 RANGE_UJ = 262_143_328_850
 
 

@@ -11,10 +11,9 @@ from qwenops.bench.collect.energy import NO_COUNTERS
 from qwenops.bench.collect.findings import findings
 from qwenops.bench.conclusion import Finding
 from qwenops.bench.folder import Gap, RecordedRun
-from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.segment import ClosedLoop, Driven, Segment
 
-NS_PER_S = 1_000_000_000
 AT_14_00_NS = 1_700_000_000 * NS_PER_S - (1_700_000_000 - 14 * 3600) % 86_400 * NS_PER_S  # a day's 14:00 UTC
 CALM: dict[str, Any] = {
     "schema": "qwenops.host/1",

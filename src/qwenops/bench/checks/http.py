@@ -25,7 +25,7 @@ from qwenops.bench.checks.truth import (
     times_of,
 )
 from qwenops.bench.options import BenchOptions
-from qwenops.bench.record import Failure, Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.resume import Opening
 from qwenops.bench.run import begin
 from qwenops.bench.schedule import arrivals
@@ -45,7 +45,6 @@ _WARMUP_TOKENS = 8
 _MOST_AT_ONCE = 12
 _STAGGER_NS = 17_000_000
 _LAW = "slots=64&contention=0&coherence=0&prefill_tokens_per_s=2000&decode_tokens_per_s=40"
-_NS_PER_S = 1_000_000_000
 _ON_TIME = 0.9
 """Share of requests that must be right each on its own: on a busy machine a process is sometimes not let run."""
 
@@ -114,17 +113,17 @@ class Sent:
     @property
     def times(self) -> TrueTimes:
         """What the suite should say about it."""
-        tpot_s = (self.last_ns - self.first_ns) / _NS_PER_S / (self.num_tokens - 1) if self.num_tokens > 1 else None
+        tpot_s = (self.last_ns - self.first_ns) / NS_PER_S / (self.num_tokens - 1) if self.num_tokens > 1 else None
         return {
-            "ttft": (self.first_ns - self.came_ns) / _NS_PER_S,
+            "ttft": (self.first_ns - self.came_ns) / NS_PER_S,
             "tpot": tpot_s,
-            "e2e": (self.last_ns - self.came_ns) / _NS_PER_S,
+            "e2e": (self.last_ns - self.came_ns) / NS_PER_S,
         }
 
     @property
     def late_s(self) -> float:
         """How much later than planned its last chunk left: this machine's doing."""
-        return (self.last_ns - self.came_ns) / _NS_PER_S - self.plan_last_s
+        return (self.last_ns - self.came_ns) / NS_PER_S - self.plan_last_s
 
 
 async def _sent(url: str, since_ns: int) -> list[Sent]:
@@ -143,8 +142,8 @@ def _sent_of(told: dict[str, Any]) -> Sent:
         first_ns=told["sent_first_ns"],
         last_ns=told["sent_last_ns"],
         num_tokens=told["num_tokens"],
-        plan_first_s=(told["first_ns"] - told["arrived_ns"]) / _NS_PER_S,
-        plan_last_s=(told["last_ns"] - told["arrived_ns"]) / _NS_PER_S,
+        plan_first_s=(told["first_ns"] - told["arrived_ns"]) / NS_PER_S,
+        plan_last_s=(told["last_ns"] - told["arrived_ns"]) / NS_PER_S,
     )
 
 
@@ -367,7 +366,7 @@ def _agrees(record: RequestRecord, said_s: float | None) -> bool:
 def _between(record: RequestRecord) -> float | None:
     if record.first_content_ns is None or record.last_content_ns is None:
         return None
-    return (record.last_content_ns - record.first_content_ns) / _NS_PER_S
+    return (record.last_content_ns - record.first_content_ns) / NS_PER_S
 
 
 def _shown(failure: Failure | None, retry_after_s: float | None) -> str:

@@ -25,7 +25,7 @@ from qwenops.bench.checks.truth import (
     times_of,
 )
 from qwenops.bench.options import BenchOptions
-from qwenops.bench.record import RequestRecord
+from qwenops.bench.record import NS_PER_S, RequestRecord
 from qwenops.bench.resume import Opening
 from qwenops.bench.run import Run, begin
 from qwenops.bench.schedule import arrivals, share
@@ -42,7 +42,6 @@ from qwenops.text import say
 EXACT_S = 1e-6
 _LAW = "simulated:?virtual=1&slots=4&contention=0.1&coherence=0.01&decode_tokens_per_s=40&prefill_tokens_per_s=800"
 _QUICK = "simulated:?virtual=1&slots=64&contention=0&coherence=0&prefill_tokens_per_s=0&service=fixed&service_s=50ms"
-_NS_PER_S = 1_000_000_000
 _STILL_FROM_S = 30.2
 """Nothing is in flight then."""
 
@@ -62,10 +61,10 @@ def check_arrivals() -> list[Check]:
     rate, seed = 2.0, 7
     schedule = arrivals("poisson", rate, duration_s=2000.0, seed=seed)
     together = sorted(each for worker in range(4) for each in share(schedule, worker, 4))
-    times_s = [each / _NS_PER_S for each in together]
+    times_s = [each / NS_PER_S for each in together]
     _, p_value = ks_exponential(_gaps([0.0, *times_s]), 1 / rate)
     spread = dispersion(times_s, 20.0, 2000.0)
-    constant = _gaps([each / _NS_PER_S for each in arrivals("constant", rate, count=500, seed=seed)])
+    constant = _gaps([each / NS_PER_S for each in arrivals("constant", rate, count=500, seed=seed)])
     off_s = max(abs(each - 1 / rate) for each in constant)
     return [
         Check(
@@ -130,7 +129,7 @@ async def _check_omission(folder: Path) -> list[Check]:
     async with virtual_run(frozen, folder, max_tokens=1) as (opened, _engine):
         caller = ClosedLoop(users=1, think_s=0.45)
         closed = summarise(await opened.drive(Segment(name="closed", load=caller, duration_s=60.0)))
-    expected_s = order_statistic(frozen_times_s([each / _NS_PER_S for each in schedule], 0.05, 30.0, 35.0), 95)
+    expected_s = order_statistic(frozen_times_s([each / NS_PER_S for each in schedule], 0.05, 30.0, 35.0), 95)
     return [
         close_to(
             say("Server frozen for 5 s, open loop: p95 of e2e_response"),
@@ -157,7 +156,7 @@ async def _check_still_client(folder: Path) -> list[Check]:
         if isinstance(loop, VirtualLoop):
             loop.call_at(_STILL_FROM_S, loop.jump, 5.0)
         driven = await opened.drive(Segment(name="open", load=OpenLoop(offsets_ns=schedule)))
-    due_s = [each / _NS_PER_S for each in schedule]
+    due_s = [each / NS_PER_S for each in schedule]
     late_s = [max(0.0, _STILL_FROM_S + 5.0 - each) if each > _STILL_FROM_S else 0.0 for each in due_s]
     summary = summarise(driven)
     return [
@@ -243,7 +242,7 @@ def _tokens_in_window(window: SteadyWindow, truths: Sequence[Truth]) -> float:
         first_ns, last_ns = truth.first_ns or 0, truth.last_ns or 0
         within_ns = max(0, min(last_ns, window.until_ns) - max(first_ns, window.from_ns))
         inside += truth.num_tokens * within_ns / max(1, last_ns - first_ns)
-    return inside / (window.length_ns / _NS_PER_S)
+    return inside / (window.length_ns / NS_PER_S)
 
 
 def _little(driven: Driven, truths: Sequence[Truth]) -> tuple[float | None, float]:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from qwenops.bench.record import RequestRecord
+from qwenops.bench.record import NS_PER_S, RequestRecord
 from qwenops.hardware.files import read_int, read_text
 from qwenops.text import Text, say
 
@@ -23,7 +23,6 @@ NO_PACKAGE = say("Energy is unavailable: /sys/class/powercap has no zone of a pa
 NOT_ALLOWED = say("Energy is unavailable: this user may not read the counters below /sys/class/powercap.")
 
 _UJ_PER_J = 1e6
-_NS_PER_S = 1e9
 _LEAST_IDLE_S = 3.0
 """Of samples without a request, before they count as what idling takes."""
 _PARTS = {"package": "package", "dram": "dram"}
@@ -104,7 +103,7 @@ def consumption(host: Sequence[Mapping[str, Any]], records: Sequence[RequestReco
     busy_j = busy_s = idle_j = idle_s = 0.0
     for before, now in pairwise(each for each in host if "energy_j" in each):
         joules = sum(now["energy_j"][part] - before["energy_j"].get(part, 0.0) for part in now["energy_j"])
-        seconds = (now["at_ns"] - before["at_ns"]) / _NS_PER_S
+        seconds = (now["at_ns"] - before["at_ns"]) / NS_PER_S
         if joules < 0:
             continue  # the run was continued, and the meter opened anew
         if _touches(spans, before["at_ns"], now["at_ns"]):

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from qwenops.bench.clock import Clock
 from qwenops.bench.collect.collector import Listen
+from qwenops.bench.record import NS_PER_S
 from qwenops.bench.target import Target
 from qwenops.command import Secret
 from qwenops.text import say
@@ -27,7 +28,6 @@ SCHEMA = "qwenops.engine/1"
 MOST_BYTES = 4 * 1024**2
 """Of metrics that are read."""
 _TIMEOUT_S = 3.0
-_NS_PER_S = 1e9
 _OK, _GONE = 200, frozenset({401, 403, 404, 405, 501})
 
 GAUGES: Mapping[str, str] = {
@@ -140,7 +140,7 @@ class EngineWatch:
                 return
             if found is not None:
                 gauges, counters = found
-                rates = {} if before is None else _rates(before[1], counters, (at_ns - before[0]) / _NS_PER_S)
+                rates = {} if before is None else _rates(before[1], counters, (at_ns - before[0]) / NS_PER_S)
                 before = at_ns, counters
                 listen({**heading, "at_ns": at_ns, **gauges, **rates, **said})
                 said = {}

@@ -19,12 +19,11 @@ from qwenops.bench.collect.energy import NO_COUNTERS, NO_PACKAGE, NOT_ALLOWED, c
 from qwenops.bench.conclusion import Finding, Severity
 from qwenops.bench.definitions import e2e_s, ttft_s
 from qwenops.bench.folder import RecordedRun
-from qwenops.bench.record import RequestRecord
+from qwenops.bench.record import NS_PER_S, RequestRecord
 from qwenops.options import show_bytes
 from qwenops.statistics import quantile, theil_sen
 from qwenops.text import Text, say
 
-_NS_PER_S = 1e9
 _BRIDGE = 1.6
 """Spells of one cause this many sampling intervals apart are one."""
 _SLOWER = 1.5
@@ -99,7 +98,7 @@ class _WallClock:
 
     def at(self, moment_ns: int) -> str:
         lost_s = sum(each.lost_s for each in self._gaps if each.at_ns <= moment_ns)
-        wall_s = (self._began_ns + moment_ns) / _NS_PER_S + lost_s
+        wall_s = (self._began_ns + moment_ns) / NS_PER_S + lost_s
         return f"{datetime.fromtimestamp(wall_s, tz=UTC).astimezone(self._zone):%H:%M:%S}"
 
 
@@ -218,7 +217,7 @@ def _spells(cause: Cause, host: Sequence[Sample]) -> Iterator[Spell]:
         strength = cause.read(sample)
         if strength is None or strength < cause.least or "interval_s" not in sample:
             continue
-        if inside and _began_ns(sample) - inside[-1]["at_ns"] > _BRIDGE * sample["interval_s"] * _NS_PER_S:
+        if inside and _began_ns(sample) - inside[-1]["at_ns"] > _BRIDGE * sample["interval_s"] * NS_PER_S:
             yield _spell(inside)
             inside = []
         inside.append(sample)
@@ -231,7 +230,7 @@ def _spell(samples: Sequence[Sample]) -> Spell:
 
 
 def _began_ns(sample: Sample) -> int:
-    return int(sample["at_ns"] - sample["interval_s"] * _NS_PER_S)
+    return int(sample["at_ns"] - sample["interval_s"] * NS_PER_S)
 
 
 def _strength(cause: Cause, samples: Sequence[Sample]) -> float:
@@ -277,7 +276,7 @@ def _spell_finding(
         say(
             "At {at}, for {seconds:.0f} s: {what}; answers were not slower for it.",
             at=clock.at(spell.from_ns),
-            seconds=(spell.to_ns - spell.from_ns) / _NS_PER_S,
+            seconds=(spell.to_ns - spell.from_ns) / NS_PER_S,
             what=what,
         ),
         spell,
@@ -346,7 +345,7 @@ def _growth(host: Sequence[Sample]) -> Iterator[Finding]:
     if len(known) < _GROWTH_SAMPLES:
         return
     known = known[len(known) // 5 :]  # caches fill at first
-    seconds = [each["at_ns"] / _NS_PER_S for each in known]
+    seconds = [each["at_ns"] / NS_PER_S for each in known]
     sizes = [float(each["server_rss_bytes"]) for each in known]
     if seconds[-1] - seconds[0] < _GROWTH_S:
         return

@@ -29,7 +29,7 @@ from qwenops.bench.locust.plan import (
     plan_of,
     worker_argv,
 )
-from qwenops.bench.record import RequestRecord
+from qwenops.bench.record import NS_PER_S, RequestRecord
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.slo import parse_slo
@@ -45,7 +45,6 @@ FILE = "locustfile.py"
 RECORDS = "locust"
 """Folder within the run's folder: the journals and the logs of Locust's processes."""
 LOOK_S = 0.25
-NS_PER_S = 1_000_000_000
 START_S = 90.0
 """Longest time until the workers are there, and to end after the last answer."""
 STOP_GRACE_S = 15.0

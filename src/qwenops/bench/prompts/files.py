@@ -17,11 +17,10 @@ from typing import Any, cast, get_args
 
 from qwenops.bench.prompts.items import Item, prompt_tokens_of
 from qwenops.bench.prompts.lengths import ERROR_RATIO
+from qwenops.bench.record import NS_PER_S
 from qwenops.errors import ConfigError
 from qwenops.generation import Message, Role
 from qwenops.text import say
-
-NS_PER_S = 1_000_000_000
 
 _SPEAKERS: Mapping[str, Role] = {
     "human": "user",

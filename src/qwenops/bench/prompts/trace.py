@@ -25,7 +25,6 @@ from typing import Any
 
 from qwenops.bench.prompts.calls import VERSION, Dice, make_call
 from qwenops.bench.prompts.files import (
-    NS_PER_S,
     json_lines,
     messages_of,
     positive,
@@ -37,6 +36,7 @@ from qwenops.bench.prompts.files import (
 from qwenops.bench.prompts.items import Item, synthetic_messages
 from qwenops.bench.prompts.lengths import ERROR_RATIO, REPLY_TOKENS, TEMPLATE_TOKENS
 from qwenops.bench.prompts.phrases import SpokenLanguage
+from qwenops.bench.record import NS_PER_S
 from qwenops.errors import ConfigError
 from qwenops.generation import Message
 from qwenops.text import say

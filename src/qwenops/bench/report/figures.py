@@ -7,7 +7,6 @@ import numpy as np
 from qwenops.bench.record import RequestRecord
 from qwenops.page import ticks
 
-NS_PER_S = 1e9
 NONE = "–"  # noqa: RUF001 -- says that there is no value
 
 

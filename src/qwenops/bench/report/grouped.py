@@ -4,9 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from qwenops.bench.definitions import NS_PER_S
 from qwenops.bench.folder import RecordedRun
-from qwenops.bench.record import Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Phase, RequestRecord
 from qwenops.bench.segment import Driven, OpenLoop
 from qwenops.bench.stats import Bounds, Little, Summary, summarise
 from qwenops.bench.window import SteadyWindow

@@ -9,8 +9,8 @@ import numpy as np
 from qwenops.bench.conclusion import Finding
 from qwenops.bench.definitions import METRICS, e2e_s, ttft_s
 from qwenops.bench.folder import RecordedRun
-from qwenops.bench.record import Phase, RequestRecord
-from qwenops.bench.report.figures import NS_PER_S, moments_ns, seconds
+from qwenops.bench.record import NS_PER_S, Phase, RequestRecord
+from qwenops.bench.report.figures import moments_ns, seconds
 from qwenops.bench.segment import OpenLoop
 from qwenops.page.document import Block, Figure, Paragraph
 from qwenops.page.plot import Axis, Chart, Dots, Line, Panel, Rule, Series, Span

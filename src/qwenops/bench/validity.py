@@ -133,6 +133,7 @@ class ClientWatch:
         self._ttft = Tally()
         self._gap = Tally()
         self._client_faults = 0
+        self._doubts: list[Text] = []
         self._wall_ns = 0
         self._cpu_ns = 0
         self._due = self._in_time = self._dropped = 0
@@ -171,6 +172,10 @@ class ClientWatch:
         self._cpu_ns += cpu_ns
         self._wall_ns += wall_ns
 
+    def doubt(self, reason: Text) -> None:
+        """Take note of a reason to suspect the run."""
+        self._doubts.append(reason)
+
     def add(self, record: RequestRecord) -> None:
         """Look at a request that is over."""
         if record.phase is Phase.WARMUP or record.sent_ns is None:
@@ -200,7 +205,7 @@ class ClientWatch:
     def judge(self, doubts: Sequence[Text] = ()) -> Validity:
         """Return the verdict so far; `doubts` are reasons to suspect it that others have."""
         bounds, figures = self._bounds, self._figures()
-        found: list[tuple[Verdict, Text]] = [(Verdict.SUSPECT, each) for each in doubts]
+        found: list[tuple[Verdict, Text]] = [(Verdict.SUSPECT, each) for each in (*doubts, *self._doubts)]
         for name, (template, bound_s) in self._lag_bounds().items():
             lag_s = figures.get(name)
             if lag_s is not None and lag_s > bound_s:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qwenops.bench.definitions import e2e_s, ttft_s
-from qwenops.bench.folder import read_run
+from qwenops.bench.folder import read_manifest, read_run
 from qwenops.bench.locust.drive import locust
 from qwenops.bench.locust.plan import plan_of
 from qwenops.bench.options import BenchOptions
@@ -58,6 +58,10 @@ async def test_two_workers_record_every_request_once_with_its_raw_moments(tmp_pa
     milliseconds = [value * 1000 for value in map(e2e_s, records) if value is not None]
     assert any(round(value, 2) != round(value) for value in milliseconds)
     assert "locust:" in said
+    found = read_manifest(tmp_path / "run")["validity"]
+    assert 0 < found["figures"]["client_cores"] < 8
+    assert found["figures"]["client_cpu_share"] > 0
+    assert found["verdict"] in {"VALID", "SUSPECT", "INVALID"}
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from qwenops.atomic import write_text
 from qwenops.bench.conclusion import Conclusion
 from qwenops.bench.folder import read_manifest, record_of, segment_data
 from qwenops.bench.load import concluded
+from qwenops.bench.locust.effort import Effort
 from qwenops.bench.locust.plan import (
     KEY_VARIABLE,
     ORIGIN_VARIABLE,
@@ -95,9 +96,20 @@ async def locust(run: "Run", plan: LocustPlan, *, api_key: str = "") -> Conclusi
     merged = Merged(run=run, folder=folder, segment=_segment(plan))
     with ExitStack() as stack:
         group = _started(stack, plan, file, _environ(run, plan, folder, api_key), folder)
-        await _until_over(run, plan, group, merged)
+        effort = Effort((os.getpid(), *(each.pid for each in (group.master, *group.workers))))
+        await _until_over(run, plan, group, merged, effort)
+    _watch(run, effort)
     slo = parse_slo(plan.options.slo) if plan.options.slo else None
     return concluded(run, [merged.finish(plan)], slo)
+
+
+def _watch(run: "Run", effort: Effort) -> None:
+    """Tell the client's watch what Locust took of this machine."""
+    total = effort.total()
+    if total is not None:
+        run.watch.add_cpu(*total)
+    else:
+        run.watch.doubt(say("What Locust's processes took of this machine could not be watched."))
 
 
 def _segment(plan: LocustPlan) -> Segment:
@@ -163,7 +175,7 @@ class Merged:
         sent_ns = ended_ns - self.began_ns
         window_ns = sent_ns if self.run.interrupted or plan.options.requests else round(plan.run_time_s * NS_PER_S)
         self._note("ended", at_ns=ended_ns, window_ns=window_ns, interrupted=self.run.interrupted)
-        return Driven(
+        driven = Driven(
             segment=self.segment,
             began_ns=self.began_ns,
             window_ns=window_ns,
@@ -171,6 +183,8 @@ class Merged:
             records=tuple(sorted(self.records, key=lambda each: each.index)),
             interrupted=self.run.interrupted,
         )
+        self.run.watch.close_segment(driven, len(self.records), overload=False)
+        return driven
 
     def _note(self, event: str, **line: Any) -> None:
         self.run.folder.add("segments", {"event": event, "number": 0, **line})
@@ -225,7 +239,7 @@ def _started(
     return _Group(master=master, workers=workers, logs=logs)
 
 
-async def _until_over(run: "Run", plan: LocustPlan, group: _Group, merged: Merged) -> None:
+async def _until_over(run: "Run", plan: LocustPlan, group: _Group, merged: Merged, effort: Effort) -> None:
     """Take over what the workers record until the master has ended."""
     deadline_s = time.monotonic() + START_S + plan.run_time_s + plan.options.drain_s + START_S
     asked_to_stop = False
@@ -239,6 +253,8 @@ async def _until_over(run: "Run", plan: LocustPlan, group: _Group, merged: Merge
             )
         _check_alive(group, group.workers)
         merged.look()
+        if merged.began_ns is not None:
+            effort.look(time.perf_counter_ns())
         if _all_asked(plan, merged):
             group.master.terminate()
         await asyncio.sleep(LOOK_S)

@@ -190,3 +190,12 @@ class TestProcesses:
             target = await open_target(url, OPTIONS)
             assert os.getpid() in await asyncio.to_thread(target.process_ids)
             await target.engine.aclose()
+
+
+async def test_a_target_knows_its_key_and_does_not_show_it() -> None:
+    async with serve_simulated(server()) as url:
+        target = await open_target(url, OPTIONS, api_key=KEY)
+        await target.engine.aclose()
+    assert target.api_key is not None
+    assert target.api_key.reveal() == KEY
+    assert KEY not in repr(target)

@@ -16,7 +16,7 @@ import pytest
 from qwenops.bench.folder import read_run
 from qwenops.cli.bench_limits import typed_program
 from qwenops.cli.bench_local import local_settings
-from qwenops.cli.bench_run import ladder
+from qwenops.cli.bench_run import keys_of, ladder
 from qwenops.cli.bench_verdict import parse_share
 from qwenops.command import PIPE, spawn
 from qwenops.config import Settings
@@ -107,6 +107,23 @@ def test_the_secret_in_the_command_of_a_server_is_written_nowhere(qwenops: Run, 
     assert server.replace("geheim-geheim", "***") in command
     assert not [path.name for path in (tmp_path / "run").iterdir() if b"geheim" in path.read_bytes()]
     assert "geheim" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("targets", "keys"),
+    [
+        (("https://mine/v1", "http://theirs:8000"), ("k1", "k2")),
+        (("https://mine/v1", "https://mine:443"), ("k1", "k1")),
+        (("https://mine", "http://mine"), ("k1", "k2")),
+        (("http://127.0.0.1:8000", "127.0.0.1:8001"), ("k1", "k2")),
+        (("simulated:", "ollama:qwen3@https://theirs"), ("k1", "k1")),
+        (("ollama:qwen3", "ollama:qwen3:4b"), ("k1", "k1")),
+        (("a.toml", "https://theirs"), ("k1", "k1")),
+    ],
+)
+def test_a_server_is_never_sent_the_key_of_another(targets: tuple[str, str], keys: tuple[str, str]) -> None:
+    """The key belongs to the first server on a network; another has its own, or none."""
+    assert tuple(keys_of(dict(zip("AB", targets, strict=True)), "k1", "k2").values()) == keys
 
 
 def test_a_run_whose_command_held_a_secret_is_continued_with_the_whole_command(qwenops: Run, tmp_path: Path) -> None:

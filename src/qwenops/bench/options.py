@@ -67,3 +67,9 @@ class BenchOptions:
     def drain_s(self) -> float:
         """How long the answers in flight at the end are waited for: the last request has as much time as the first."""
         return self.timeout_s + DRAIN_SPARE_S
+
+    second_api_key: str = option(
+        "",
+        help="Key for the second server of a comparison; the first one's (engine.api_key) is never sent to another.",
+        secret=True,
+    )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from qwenops.command import Secret
 from qwenops.engines.remote import OnMoment
 from qwenops.engines.seam import Engine
 from qwenops.generation import Messages, Prompt
@@ -32,5 +33,7 @@ class Target:
     url: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the server said about itself when it was opened, for the manifest; plain data without secrets."""
+    api_key: Secret | None = None
+    """The key that this server was opened with; no other server is sent it."""
     process_ids: Callable[[], tuple[int, ...]] = tuple
     """The server's processes where they run on this machine and may be looked at; read anew at each look."""

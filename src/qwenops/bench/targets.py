@@ -15,12 +15,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from qwenops.bench.listening import Listening
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.simulated.options import PREFIX as SIMULATED
 from qwenops.bench.target import Target
+from qwenops.command import Secret
 from qwenops.engines import ENGINES
 from qwenops.engines.remote import Remote, checked_url
 from qwenops.errors import ConfigError, QwenOpsError
@@ -85,6 +86,30 @@ async def open_target(
     )
 
 
+def server_of(text: str) -> str:
+    """Return who is asked at a target on a network, as scheme://host:port; empty where there is no network.
+
+    Raises:
+        ConfigError: The address is none, or holds a secret.
+    """
+    if text.startswith(OLLAMA):
+        from qwenops.engines.ollama import DEFAULT_URL
+
+        url = text.removeprefix(OLLAMA).partition("@")[2] or DEFAULT_URL
+    elif text.startswith(("http://", "https://")):
+        url = text
+    elif _ADDRESS.fullmatch(text):
+        url = f"http://{text}"
+    else:
+        return ""
+    parts = checked_url(url)
+    return f"{parts.scheme}://{parts.hostname}:{_port(parts)}"
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
 async def _open_openai(url: str, options: BenchOptions, model: str, api_key: str) -> Target:
     from qwenops.engines.openai import api_url, open_server, server_url
 
@@ -98,6 +123,7 @@ async def _open_openai(url: str, options: BenchOptions, model: str, api_key: str
         listen_moments=engine.listen_moments,
         url=remote.url,
         facts=await _facts(remote, server_url(remote.url), _OPENAI_QUESTIONS),
+        api_key=Secret(api_key) if api_key else None,
         process_ids=_processes(url),
     )
 
@@ -119,6 +145,7 @@ async def _open_ollama(text: str, options: BenchOptions, model: str, api_key: st
         listen_moments=engine.listen_moments,
         url=remote.url,
         facts=await _facts(remote, remote.url, _OLLAMA_QUESTIONS),
+        api_key=Secret(api_key) if api_key else None,
         process_ids=_processes(url),
     )
 
@@ -158,8 +185,7 @@ def allow_connections() -> None:
 def _processes(url: str) -> Callable[[], tuple[int, ...]]:
     """Return what finds the server's processes, where they run on this machine."""
     parts = checked_url(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return Listening(parts.hostname or "", port).process_ids
+    return Listening(parts.hostname or "", _port(parts)).process_ids
 
 
 async def _facts(remote: Remote, base: str, questions: Sequence[str]) -> dict[str, Any]:

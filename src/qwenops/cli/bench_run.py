@@ -286,7 +286,7 @@ async def _measured(ctx: click.Context, terminal: Terminal, wanted: Wanted, act:
                 wanted.options,
                 clock=clock,
                 listen=view,
-                collectors=collectors(clock, targets, wanted.options, settings(ctx).engine.api_key),
+                collectors=collectors(clock, targets, wanted.options),
                 opening=opening,
             )
         )
@@ -323,22 +323,19 @@ def running_clock(*, virtual: bool) -> "Clock":
     return RealClock()
 
 
-def collectors(
-    clock: "Clock", targets: Mapping[str, "Target"], options: "BenchOptions", api_key: str
-) -> Sequence["Collector"]:
+def collectors(clock: "Clock", targets: Mapping[str, "Target"], options: "BenchOptions") -> Sequence["Collector"]:
     """Return what looks at the host and at the engines; nothing does in virtual time."""
     if clock.virtual:
         return ()
     from qwenops.bench.collect.engine import EngineWatch
     from qwenops.bench.collect.host import HostWatch
-    from qwenops.command import Secret
 
     def process_ids() -> tuple[int, ...]:
         return tuple(dict.fromkeys(each for target in targets.values() for each in target.process_ids()))
 
     return (
         HostWatch(process_ids, clock, every_s=options.sample_every_s),
-        EngineWatch(targets, clock, api_key=Secret(api_key) if api_key else None),
+        EngineWatch(targets, clock),
     )
 
 
@@ -373,6 +370,7 @@ async def opened_targets(
     from qwenops.cli.bench_local import local_opener
 
     made = settings(ctx)
+    keys = keys_of(wanted.targets, made.engine.api_key, made.bench.second_api_key)
     found: dict[str, Target] = {}
     async with AsyncExitStack() as stack:
         for name, text in wanted.targets.items():
@@ -381,12 +379,25 @@ async def opened_targets(
                 await stack.enter_async_context(_served(terminal, text)) if is_file else text,
                 wanted.options,
                 model=wanted.model,
-                api_key=made.engine.api_key,
+                api_key=keys[name],
                 open_local=local_opener(terminal, made),
             )
             stack.push_async_callback(_closed, target)
             found[name] = dataclasses.replace(target, text=text) if is_file else target
         yield found
+
+
+def keys_of(targets: Mapping[str, str], first: str, second: str) -> dict[str, str]:
+    """Return the key of each target by name: a server is never sent the key of another one.
+
+    `first` is for the first target on a network, for what is the same server, and for servers started here; `second`
+    for any other.
+    """
+    from qwenops.bench.targets import server_of
+
+    servers = {name: server_of(text) for name, text in targets.items()}
+    mine = next((server for server in servers.values() if server), "")
+    return {name: first if server in {"", mine} else second for name, server in servers.items()}
 
 
 async def _closed(target: "Target") -> None:

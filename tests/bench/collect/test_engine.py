@@ -2,6 +2,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,10 +154,26 @@ async def test_the_key_is_sent_and_nothing_else_is_told_it() -> None:
         return web.Response(text=LLAMA)
 
     async with serving(metrics) as url:
-        watch = EngineWatch({"": target(url)}, RealClock(), every_s=1, api_key=Secret("k-123"))
-        found = await watched(watch, 0.1)
+        own = replace(target(url), api_key=Secret("k-123"))
+        found = await watched(EngineWatch({"": own}, RealClock(), every_s=1), 0.1)
     assert seen == ["Bearer k-123"]
     assert "k-123" not in repr(found)
+
+
+async def test_each_server_is_sent_its_own_key_and_no_other() -> None:
+    seen: dict[str, list[str]] = {"mine": [], "theirs": []}
+
+    def noting(name: str) -> Callable[[web.Request], web.Response]:
+        def metrics(request: web.Request) -> web.Response:
+            seen[name].append(request.headers.get("Authorization", ""))
+            return web.Response(text=LLAMA)
+
+        return metrics
+
+    async with serving(noting("mine")) as mine, serving(noting("theirs")) as theirs:
+        targets = {"A": replace(target(mine), api_key=Secret("k-123")), "B": target(theirs)}
+        await watched(EngineWatch(targets, RealClock(), every_s=1), 0.1)
+    assert seen == {"mine": ["Bearer k-123"], "theirs": [""]}
 
 
 async def test_an_engine_in_this_process_is_asked_for_its_health() -> None:

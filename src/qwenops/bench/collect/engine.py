@@ -17,7 +17,6 @@ from qwenops.bench.clock import Clock
 from qwenops.bench.collect.collector import Listen
 from qwenops.bench.record import NS_PER_S
 from qwenops.bench.target import Target
-from qwenops.command import Secret
 from qwenops.text import say
 
 if TYPE_CHECKING:
@@ -78,17 +77,13 @@ class EngineWatch:
         targets: By their names in the run.
         clock: The run's clock; with a virtual one nothing is asked.
         every_s: Time between two questions to one engine.
-        api_key: For servers that show metrics only to who has one.
     """
 
-    def __init__(
-        self, targets: Mapping[str, Target], clock: Clock, *, every_s: float = 2.0, api_key: Secret | None = None
-    ) -> None:
+    def __init__(self, targets: Mapping[str, Target], clock: Clock, *, every_s: float = 2.0) -> None:
         """Remember whom to ask."""
         self._targets = targets
         self._clock = clock
         self._every_s = every_s
-        self._headers = {"Authorization": f"Bearer {api_key.reveal()}"} if api_key is not None else {}
 
     @property
     def journal(self) -> str:
@@ -101,15 +96,15 @@ class EngineWatch:
         if self._clock.virtual or not self._targets:
             yield
             return
-        import aiohttp
 
         def now_ns() -> int:
             return self._clock.now_ns() - origin_ns
 
-        limit = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=limit, headers=self._headers, trust_env=False) as session:
+        async with contextlib.AsyncExitStack() as stack:
             tasks = [
-                asyncio.create_task(self._ask_on(name, target, session, now_ns, listen))
+                asyncio.create_task(
+                    self._ask_on(name, target, await stack.enter_async_context(_session(target)), now_ns, listen)
+                )
                 for name, target in self._targets.items()
             ]
             try:
@@ -145,6 +140,18 @@ class EngineWatch:
                 listen({**heading, "at_ns": at_ns, **gauges, **rates, **said})
                 said = {}
             await asyncio.sleep(self._every_s)
+
+
+def _session(target: Target) -> "aiohttp.ClientSession":
+    """Return what asks one server; its key, if it has one, is sent to no other."""
+    import aiohttp
+
+    key = target.api_key
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+        headers={} if key is None else {"Authorization": f"Bearer {key.reveal()}"},
+        trust_env=False,
+    )
 
 
 Figures = tuple[dict[str, float], dict[str, float]]

@@ -16,7 +16,7 @@ from qwenops.bench.options import BenchOptions
 from qwenops.bench.run import Opening, begin, finish
 from qwenops.bench.segment import OpenLoop
 from qwenops.bench.simulated import loop
-from qwenops.bench.slo import Decision, parse_slo
+from qwenops.bench.slo import parse_slo
 from qwenops.bench.targets import open_target
 from qwenops.errors import ConfigError
 from tests.bench.queue_server import QueueServer
@@ -82,7 +82,7 @@ class TestSearch:
         assert found.found.inside
         assert found.advised_per_s == pytest.approx((1 - HEADROOM) * found.found.rate_per_s)
         assert found.proof is not None
-        assert found.proof.decision is Decision.PASS
+        assert found.proof.decision is Outcome.PASS
         assert server.now_s <= budget_s * 1.01
 
     async def test_a_short_search_says_how_little_it_knows(self) -> None:
@@ -111,7 +111,7 @@ class TestSearch:
         server = QueueServer(service_s=1.0)
         found = await find_capacity(server, parse_slo("e2e p95 < 100ms"), BenchOptions(), 2000.0)
         assert found.found is None
-        assert found.alone.decision is Decision.FAIL
+        assert found.alone.decision is Outcome.FAIL
         assert len(server.segments) == 1
 
     async def test_an_objective_that_no_rate_breaks_is_said_to_hold_everywhere(self) -> None:

@@ -25,6 +25,7 @@ from qwenops.bench.capacity import find_capacity
 from qwenops.bench.checks.truth import order_statistic
 from qwenops.bench.checks.virtual import true_times, virtual_run
 from qwenops.bench.clock import RealClock
+from qwenops.bench.conclusion import Outcome
 from qwenops.bench.folder import read_run
 from qwenops.bench.load import load
 from qwenops.bench.options import BenchOptions
@@ -41,7 +42,7 @@ from qwenops.bench.simulated.model import ServerModel
 from qwenops.bench.simulated.options import SimulatedOptions
 from qwenops.bench.simulated.process import simulated_process
 from qwenops.bench.simulated.server import serve_simulated
-from qwenops.bench.slo import Decision, judge, parse_slo
+from qwenops.bench.slo import judge, parse_slo
 from qwenops.bench.stats import Summary, summarise
 from qwenops.bench.targets import open_target
 from qwenops.bench.workload import open_workload
@@ -208,9 +209,9 @@ def test_f7_percentiles_of_several_segments_are_those_of_all_requests_together(t
 def test_f8_twenty_requests_prove_nothing_and_one_failure_condemns_nobody(tmp_path: Path) -> None:
     driven = driven_in_virtual_time(PLAIN, steadily(1.0, 400), tmp_path, max_tokens=4)
     objective = parse_slo("ttft p95 < 2s, errors < 5%")
-    assert judge(driven.records[:20], objective).decision is Decision.UNDECIDED
+    assert judge(driven.records[:20], objective).decision is Outcome.UNDECIDED
     one_failed = [replace(driven.records[0], failure=Failure.CUT), *driven.records[1:]]
-    assert judge(one_failed, objective).decision is Decision.PASS
+    assert judge(one_failed, objective).decision is Outcome.PASS
     p99 = summarise(replace(driven, records=driven.records[:20])).distributions["ttft"].p99
     assert (p99.value, p99.note) == (None, "n/a (20 < 299)")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from qwenops.bench.conclusion import Outcome
 from qwenops.bench.dependence import correlation_time, midranks
 from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.slo import (
@@ -142,13 +143,13 @@ class TestRequests:
 
     def test_all_clauses_must_pass_and_one_suffices_to_fail(self) -> None:
         slo = parse_slo("ttft p95 < 1s, e2e p50 < 500ms")
-        assert judge([record(each) for each in range(400)], slo).decision is Decision.FAIL
-        assert judge([record(each, e2e_s=0.5) for each in range(400)], slo).decision is Decision.FAIL
-        assert judge([record(each, e2e_s=0.4) for each in range(400)], slo).decision is Decision.PASS
+        assert judge([record(each) for each in range(400)], slo).decision is Outcome.FAIL
+        assert judge([record(each, e2e_s=0.5) for each in range(400)], slo).decision is Outcome.FAIL
+        assert judge([record(each, e2e_s=0.4) for each in range(400)], slo).decision is Outcome.PASS
 
     def test_no_requests_decide_nothing(self) -> None:
         verdict = judge([], self.slo)
-        assert verdict.decision is Decision.UNDECIDED
+        assert verdict.decision is Outcome.UNDECIDED
         assert verdict.attainment is None
         assert verdict.more_requests is not None
 
@@ -182,19 +183,19 @@ class TestIndependentRequests:
     def test_a_server_exactly_at_its_limit_seldom_passes_and_seldom_fails(self, allowed: float, n: int) -> None:
         random = np.random.default_rng(n)
         found = verdicts(random.exponential(1.0, (2000, n)), -math.log(allowed), allowed)
-        assert share(found, Decision.PASS) <= ALPHA
-        assert share(found, Decision.FAIL) <= ALPHA
+        assert share(found, Outcome.PASS) <= ALPHA
+        assert share(found, Outcome.FAIL) <= ALPHA
 
     def test_a_good_server_passes_and_a_bad_one_fails(self) -> None:
         random = np.random.default_rng(1)
         good = verdicts(random.exponential(1.0, (500, 300)), -math.log(0.01), 0.05)
         bad = verdicts(random.exponential(1.0, (500, 300)), -math.log(0.12), 0.05)
-        assert share(good, Decision.PASS) > 0.9
-        assert share(bad, Decision.FAIL) > 0.9
+        assert share(good, Outcome.PASS) > 0.9
+        assert share(bad, Outcome.FAIL) > 0.9
 
     def test_constant_latencies_are_independent(self) -> None:
         assert dependence_time(np.zeros(100, dtype=np.bool_), np.full(100, 0.3)) == 1.0
-        assert decide(0, 110, 1.0, 0.05, ALPHA, ALPHA) is Decision.PASS
+        assert decide(0, 110, 1.0, 0.05, ALPHA, ALPHA) is Outcome.PASS
 
 
 QUEUES: dict[str, tuple[Callable[[np.random.Generator, int], Runs], float]] = {
@@ -217,16 +218,16 @@ class TestQueues:
     def test_a_queue_exactly_at_its_limit_seldom_passes_and_seldom_fails(self, name: str, n: int) -> None:
         make, bound = QUEUES[name]
         found = verdicts(make(np.random.default_rng(n), n), bound, 0.05)
-        assert share(found, Decision.PASS) <= ALPHA
-        assert share(found, Decision.FAIL) <= ALPHA
+        assert share(found, Outcome.PASS) <= ALPHA
+        assert share(found, Outcome.FAIL) <= ALPHA
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", QUEUES)
     def test_so_it_is_for_long_runs(self, name: str) -> None:
         make, bound = QUEUES[name]
         found = verdicts(make(np.random.default_rng(2), 2000), bound, 0.05)
-        assert share(found, Decision.PASS) <= ALPHA
-        assert share(found, Decision.FAIL) <= ALPHA
+        assert share(found, Outcome.PASS) <= ALPHA
+        assert share(found, Outcome.FAIL) <= ALPHA
 
     def test_without_blocks_the_same_queues_would_pass_most_of_the_time(self) -> None:
         make, bound = QUEUES["M/M/1 load 0.8"]
@@ -239,15 +240,15 @@ class TestQueues:
         passed = np.zeros(len(runs), dtype=np.bool_)
         for look, n in enumerate((200, 400, 800)):
             found = verdicts(runs[:, :n], bound, 0.05, alpha=alpha_spent(look))
-            passed |= [each is Decision.PASS for each in found]
+            passed |= [each is Outcome.PASS for each in found]
         assert float(passed.mean()) <= ALPHA
 
     def test_a_queue_far_inside_its_limit_passes_and_one_beyond_its_capacity_fails(self) -> None:
         random = np.random.default_rng(5)
         light = verdicts(mm1_sojourns(random, 300, 600, 0.4), mm1_sojourn_bound(0.4, 0.001), 0.05)
         heavy = verdicts(mm1_sojourns(random, 300, 400, 1.5), 10.0, 0.05)
-        assert share(light, Decision.PASS) > 0.9
-        assert share(heavy, Decision.FAIL) > 0.9
+        assert share(light, Outcome.PASS) > 0.9
+        assert share(heavy, Outcome.FAIL) > 0.9
 
     @pytest.mark.parametrize(("load", "room"), [(0.5, 6), (0.8, 14), (0.9, 23)])
     def test_a_server_that_sheds_exactly_what_it_may_seldom_passes(self, load: float, room: int) -> None:
@@ -262,7 +263,7 @@ class TestQueues:
             clause = slo.clauses[0]
             found = judge(records, slo)
             assert found.clauses[0].clause is clause
-            passed += found.decision is Decision.PASS
+            passed += found.decision is Outcome.PASS
         assert shed_share(load, room) > 0.0075
         assert passed / len(refused) <= ALPHA
 
@@ -273,8 +274,8 @@ class TestHowManyMore:
             more = more_to_decide(misses, n, time, 0.05, ALPHA, ALPHA)
             assert more is not None
             total = n + more
-            assert decide(misses, n, time, 0.05, ALPHA, ALPHA) is Decision.UNDECIDED
-            assert decide(round(misses / n * total), total, time, 0.05, ALPHA, ALPHA) is not Decision.UNDECIDED
+            assert decide(misses, n, time, 0.05, ALPHA, ALPHA) is Outcome.UNDECIDED
+            assert decide(round(misses / n * total), total, time, 0.05, ALPHA, ALPHA) is not Outcome.UNDECIDED
 
     def test_without_misses_and_dependence_p95_needs_a_hundred(self) -> None:
         more = more_to_decide(0, 30, 1.0, 0.05, ALPHA, ALPHA)
@@ -286,7 +287,7 @@ class TestHowManyMore:
 
     def test_the_verdict_tells_the_largest_of_its_clauses(self) -> None:
         verdict = judge([record(each) for each in range(40)], parse_slo("ttft p95 < 1s, ttft p99 < 2s"))
-        assert verdict.decision is Decision.UNDECIDED
+        assert verdict.decision is Outcome.UNDECIDED
         assert verdict.more_requests == max(each.more_requests or 0 for each in verdict.clauses)
 
 

@@ -8,7 +8,7 @@ counts as missed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,7 +21,6 @@ from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.slo import (
     ALPHA,
     SPENDING,
-    Decision,
     Slo,
     SloVerdict,
     alpha_spent,
@@ -203,7 +202,7 @@ async def find_capacity(drives: Drives, slo: Slo, options: BenchOptions, budget_
     """
     search = _Search(drives=drives, slo=slo, options=options, budget_s=budget_s)
     alone, most_per_s = await _what_callers_get(search)
-    if alone.decision is Decision.FAIL or search.interrupted or not most_per_s:
+    if alone.decision is Outcome.FAIL or search.interrupted or not most_per_s:
         return Capacity(alone=alone, most_per_s=most_per_s, loads=(), found=None, interrupted=search.interrupted)
     await _approach(search, most_per_s)
     await _narrow(search, most_per_s)
@@ -250,7 +249,7 @@ async def _what_callers_get(search: _Search) -> tuple[SloVerdict, float]:
         gained = done_per_s > _STILL_GAINS * most_per_s
         if done_per_s > most_per_s:
             most_per_s, users_at_most = done_per_s, users
-        if search.interrupted or alone.decision is Decision.FAIL or not gained:
+        if search.interrupted or alone.decision is Outcome.FAIL or not gained:
             break
     longest_s = max((bound.limit_s for bound in search.slo.bounds), default=0.0)
     search.most_in_flight = math.ceil(2 * most_per_s * longest_s) + 2 * users_at_most + _SPARE
@@ -303,7 +302,7 @@ async def _looks(search: _Search, rate_per_s: float, seconds: float) -> SloVerdi
         records, dropped = records + more, dropped + unsent
         alpha = alpha_spent(look) if len(parts) == len(SPENDING) else ALPHA
         verdict = search.judged(records, dropped, alpha)
-        if search.interrupted or verdict.decision is not Decision.UNDECIDED:
+        if search.interrupted or verdict.decision is not Outcome.UNDECIDED:
             break
     return verdict
 
@@ -347,31 +346,30 @@ async def _at_rate(run: MeasuredRun, objective: Slo, rate_per_s: float, budget_s
     longest_s = max((bound.limit_s for bound in objective.bounds), default=0.0)
     search.most_in_flight = math.ceil(2 * rate_per_s * longest_s) + 64
     verdict = await _looks(search, rate_per_s, seconds) or search.judged((), 0)
-    outcome, exit_code = _OUTCOMES[verdict.decision]
     return Conclusion(
-        outcome=outcome,
-        exit_code=exit_code,
+        outcome=verdict.decision,
+        exit_code=_EXITS[verdict.decision],
         sentences=(_verdict_sentence(verdict, rate_per_s), *_failures(verdict)),
         tables=(clause_table(verdict),),
         data={"slo": objective.text, "rate_per_s": rate_per_s, "verdict": verdict_data(verdict)},
     )
 
 
-_OUTCOMES = {
-    Decision.PASS: (Outcome.PASS, 0),
-    Decision.FAIL: (Outcome.FAIL, EXIT_MISSED),
-    Decision.UNDECIDED: (Outcome.UNDECIDED, EXIT_INCONCLUSIVE),
+_EXITS: Mapping[Outcome, int] = {
+    Outcome.PASS: 0,
+    Outcome.FAIL: EXIT_MISSED,
+    Outcome.UNDECIDED: EXIT_INCONCLUSIVE,
 }
 
 
 def _verdict_sentence(verdict: SloVerdict, rate_per_s: float) -> Text:
     n = max((each.n for each in verdict.clauses), default=0)
     match verdict.decision:
-        case Decision.PASS:
+        case Outcome.PASS:
             return say("At {rate:.4g} requests/s the objective is kept: {n} requests prove it.", rate=rate_per_s, n=n)
-        case Decision.FAIL:
+        case Outcome.FAIL:
             return say("At {rate:.4g} requests/s the objective is missed: {n} requests prove it.", rate=rate_per_s, n=n)
-        case Decision.UNDECIDED:
+        case Outcome.UNDECIDED:
             if verdict.more_requests is None:
                 return say(
                     "At {rate:.4g} requests/s {n} requests do not decide: the server is too close to its limit.",
@@ -397,7 +395,7 @@ def _failures(verdict: SloVerdict) -> tuple[Text, ...]:
             allowed=each.clause.allowed,
         )
         for each in verdict.clauses
-        if each.decision is Decision.FAIL
+        if each.decision is Outcome.FAIL
     )
 
 
@@ -413,7 +411,7 @@ def _capacity_conclusion(found: Capacity, objective: Slo) -> Conclusion:
         ],
     }
     if found.found is None:
-        missed = found.alone.decision is Decision.FAIL
+        missed = found.alone.decision is Outcome.FAIL
         sentence = (
             say("Not even one request at a time keeps the objective, so no rate does.")
             if missed
@@ -427,8 +425,8 @@ def _capacity_conclusion(found: Capacity, objective: Slo) -> Conclusion:
             data=data,
         )
     assert found.advised_per_s is not None  # noqa: S101 -- it comes with the rate
-    decision = found.proof.decision if found.proof else Decision.UNDECIDED
-    outcome, exit_code = _OUTCOMES[decision]
+    decision = found.proof.decision if found.proof else Outcome.UNDECIDED
+    outcome, exit_code = decision, _EXITS[decision]
     data |= {
         "capacity_per_s": found.found.rate_per_s,
         "capacity_low_per_s": found.found.interval.low,

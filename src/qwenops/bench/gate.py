@@ -39,7 +39,7 @@ from qwenops.bench.figures import Part, check_figure, failed_and_sent, figure, p
 from qwenops.bench.folder import MANIFEST_FILE, RecordedRun, read_run
 from qwenops.bench.record import Phase
 from qwenops.bench.segment import Driven
-from qwenops.bench.slo import Decision, Slo, judge
+from qwenops.bench.slo import Slo, judge
 from qwenops.bench.stats import parse_measure
 from qwenops.errors import InvalidRunError, RunFolderError
 from qwenops.statistics.samples import binomial_lower, binomial_upper
@@ -477,7 +477,7 @@ def _slo_check(candidate: Sequence[Part], segment: str, slo: Slo, alpha: float, 
     drivens = [each for each in candidate if isinstance(each, Driven)]
     records = [record for each in drivens for record in each.records]
     verdict = judge(records, slo, alpha=alpha, dropped=sum(each.dropped for each in drivens), timeout_s=timeout_s)
-    outcome = {Decision.PASS: Outcome.PASS, Decision.FAIL: Outcome.FAIL, Decision.UNDECIDED: Outcome.INCONCLUSIVE}
+    outcome = Outcome.INCONCLUSIVE if verdict.decision is Outcome.UNDECIDED else verdict.decision
     return Check(
         segment=segment,
         measure=slo.text,
@@ -485,7 +485,7 @@ def _slo_check(candidate: Sequence[Part], segment: str, slo: Slo, alpha: float, 
         baseline=None,
         candidate=verdict.attainment,
         ratio=None,
-        outcome=outcome[verdict.decision],
+        outcome=outcome,
         note=say(
             "{segment}: the objective '{objective}' is judged {decision}.",
             segment=segment,

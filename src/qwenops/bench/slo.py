@@ -17,12 +17,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from qwenops.bench.conclusion import Outcome
 from qwenops.bench.definitions import METRICS, e2e_response_s
 from qwenops.bench.dependence import Series, block_length, correlation_time, midranks
 from qwenops.bench.record import Failure, RequestRecord
@@ -46,12 +46,13 @@ Misses = npt.NDArray[np.bool_]
 Kind = Literal["percentile", "errors", "goodput"]
 
 
-class Decision(StrEnum):
-    """What the requests prove."""
-
-    PASS = "pass"  # noqa: S105 -- a verdict
-    FAIL = "fail"
-    UNDECIDED = "undecided"
+Decision = Literal[Outcome.PASS, Outcome.FAIL, Outcome.UNDECIDED]
+"""What requests can prove about an objective."""
+_DECISIONS: Mapping[str, Decision] = {
+    "pass": Outcome.PASS,
+    "fail": Outcome.FAIL,
+    "undecided": Outcome.UNDECIDED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,15 +275,15 @@ def judge(
     )
     verdicts = tuple(_judge_clause(ordered, slo, clause, alpha, dropped, timeout_s) for clause in slo.clauses)
     decisions = {each.decision for each in verdicts}
-    open_ones = [each.more_requests for each in verdicts if each.decision is Decision.UNDECIDED]
-    decision = (
-        Decision.FAIL
-        if Decision.FAIL in decisions
-        else Decision.UNDECIDED
-        if Decision.UNDECIDED in decisions
-        else Decision.PASS
+    open_ones = [each.more_requests for each in verdicts if each.decision is Outcome.UNDECIDED]
+    decision: Decision = (
+        Outcome.FAIL
+        if Outcome.FAIL in decisions
+        else Outcome.UNDECIDED
+        if Outcome.UNDECIDED in decisions
+        else Outcome.PASS
     )
-    if decision is not Decision.UNDECIDED:
+    if decision is not Outcome.UNDECIDED:
         more: int | None = 0
     else:
         known = [each for each in open_ones if each is not None]
@@ -325,13 +326,13 @@ def verdict_of(data: Mapping[str, Any], slo: Slo) -> SloVerdict:
     """Read what `verdict_data` made of a verdict about an objective."""
     promises = {each.text: each for each in slo.clauses}
     return SloVerdict(
-        decision=Decision(data["decision"]),
+        decision=_DECISIONS[data["decision"]],
         attainment=data["attainment"],
         more_requests=data["more_requests"],
         clauses=tuple(
             ClauseVerdict(
                 clause=promises[each["clause"]],
-                decision=Decision(each["decision"]),
+                decision=_DECISIONS[each["decision"]],
                 n=each["n"],
                 misses=each["misses"],
                 independent=each["independent"],
@@ -376,7 +377,7 @@ def _judge_clause(
         low=_low(count, n, time, shared),
         high=binomial_upper(min(worth_missed, worth), worth, alpha) if worth else 1.0,
         more_requests=0
-        if decision is not Decision.UNDECIDED
+        if decision is not Outcome.UNDECIDED
         else more_to_decide(count, n, time, clause.allowed, alpha, shared),
     )
 
@@ -415,13 +416,13 @@ def dependence_time(misses: Misses, latencies: Series) -> float:
 def decide(misses: int, n: int, time: float, allowed: float, alpha: float, alpha_fail: float) -> Decision:
     """Decide about one share of misses: requests counted in blocks, rounded against the decision."""
     if not n:
-        return Decision.UNDECIDED
+        return Outcome.UNDECIDED
     worth, worth_missed = _blocks(misses, n, block_length(time, n, margin=True))
     if worth and binomial_upper(min(worth_missed, worth), worth, alpha) <= allowed:
-        return Decision.PASS
+        return Outcome.PASS
     if _low(misses, n, time, alpha_fail) > allowed:
-        return Decision.FAIL
-    return Decision.UNDECIDED
+        return Outcome.FAIL
+    return Outcome.UNDECIDED
 
 
 def more_to_decide(misses: int, n: int, time: float, allowed: float, alpha: float, alpha_fail: float) -> int | None:
@@ -429,7 +430,7 @@ def more_to_decide(misses: int, n: int, time: float, allowed: float, alpha: floa
     share = misses / n if n else 0.0
 
     def decided(total: int) -> bool:
-        return decide(round(share * total), total, time, allowed, alpha, alpha_fail) is not Decision.UNDECIDED
+        return decide(round(share * total), total, time, allowed, alpha, alpha_fail) is not Outcome.UNDECIDED
 
     low, high = n, max(1, n)
     while not decided(high):

@@ -5,13 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from qwenops.bench.conclusion import uncrossed
+from qwenops.bench.conclusion import Outcome, uncrossed
 from qwenops.bench.definitions import METRICS
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.record import Failure
 from qwenops.bench.report.figures import NONE, percent, quantity, seconds, size
 from qwenops.bench.report.grouped import Group
-from qwenops.bench.slo import Decision, SloVerdict
+from qwenops.bench.slo import SloVerdict
 from qwenops.bench.stats import Summary
 from qwenops.page.document import Block, Cell, Code, Column, Details, Facts, Table, Tone
 from qwenops.page.ticks import number
@@ -254,8 +254,8 @@ def definition_table(names: Collection[str]) -> Table:
 
 def objective_table(judged: SloVerdict) -> Table:
     """Return what the requests say about each promise."""
-    said = {Decision.PASS: say("met"), Decision.FAIL: say("missed"), Decision.UNDECIDED: say("undecided")}
-    tones = {Decision.PASS: Tone.GOOD, Decision.FAIL: Tone.BAD, Decision.UNDECIDED: Tone.WARNING}
+    said = {Outcome.PASS: say("met"), Outcome.FAIL: say("missed"), Outcome.UNDECIDED: say("undecided")}
+    tones = {Outcome.PASS: Tone.GOOD, Outcome.FAIL: Tone.BAD, Outcome.UNDECIDED: Tone.WARNING}
     rows: list[list[Cell | str]] = [
         [
             f"`{each.clause.text}`",

@@ -8,7 +8,7 @@ from qwenops.bench.conclusion import Conclusion, Finding, Outcome, uncrossed
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.report.figures import NONE, percent, quantity, seconds
 from qwenops.bench.report.verbs import verb_tiles
-from qwenops.bench.slo import Decision, SloVerdict
+from qwenops.bench.slo import SloVerdict
 from qwenops.bench.stats import Summary
 from qwenops.bench.validity import Verdict
 from qwenops.page.document import Block, Details, Notice, Paragraph, Tile, Tiles, Tone
@@ -92,11 +92,11 @@ def verdict(judged: Judged) -> Notice:
 def _of_objective(slo: SloVerdict, summary: Summary) -> Notice:
     counted = _of_counts(summary)
     match slo.decision:
-        case Decision.PASS:
+        case Outcome.PASS:
             return replace(counted, tone=Tone.GOOD, text=say("The objective is met."))
-        case Decision.FAIL:
+        case Outcome.FAIL:
             return replace(counted, tone=Tone.BAD, text=_missed(slo))
-        case Decision.UNDECIDED:
+        case Outcome.UNDECIDED:
             text = say("Whether the objective is met cannot be said: it is too close.")
             if slo.more_requests:
                 text = say(
@@ -108,7 +108,7 @@ def _of_objective(slo: SloVerdict, summary: Summary) -> Notice:
 
 def _missed(slo: SloVerdict) -> Text:
     """Say which promise was missed by the most."""
-    failed = [each for each in slo.clauses if each.decision is Decision.FAIL] or list(slo.clauses)
+    failed = [each for each in slo.clauses if each.decision is Outcome.FAIL] or list(slo.clauses)
     worst = max(failed, key=lambda each: each.miss_share / each.clause.allowed)
     return say(
         "The objective is missed: {share} of the requests miss `{clause}`, {allowed} may.",
@@ -277,7 +277,7 @@ def _attainment(summary: Summary, conclusion: Conclusion | None, slo: SloVerdict
     tone = _TONES.get(conclusion.outcome, Tone.PLAIN) if conclusion else Tone.PLAIN
     if slo is not None:
         share = share if slo.attainment is None else slo.attainment
-        tone = {Decision.PASS: Tone.GOOD, Decision.FAIL: Tone.BAD, Decision.UNDECIDED: Tone.WARNING}[slo.decision]
+        tone = {Outcome.PASS: Tone.GOOD, Outcome.FAIL: Tone.BAD, Outcome.UNDECIDED: Tone.WARNING}[slo.decision]
     detail = say("{rate} good answers", rate=quantity(summary.rates.get("goodput"), "1/s"))
     return Tile(name=say("Met the objective"), value=percent(share), detail=detail, tone=tone)
 

@@ -177,6 +177,13 @@ def test_each_error_has_its_class(error: QwenOpsError, failure: Failure) -> None
     assert record.completion_tokens is None
 
 
+def test_a_message_that_repeats_the_prompt_is_kept_without_it_unless_text_is_recorded() -> None:
+    error = InvalidRequestError('http://h answered 400: cannot read "question 0 please".')
+    record = sent(TimedEngine((0.1, error)))
+    assert record.message == 'http://h answered 400: cannot read "…".'
+    assert "question 0 please" in sent(TimedEngine((0.1, error)), record_text=True).message
+
+
 def test_when_to_come_back_is_kept() -> None:
     record = sent(TimedEngine((0.1, OverloadedError("full", retry_after_s=7.0))))
     assert (record.failure, record.retry_after_s) == (Failure.SHED, 7.0)

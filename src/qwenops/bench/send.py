@@ -13,6 +13,7 @@ from typing import Any
 
 from qwenops.bench.clock import Clock
 from qwenops.bench.record import Failure, Phase, RequestRecord, TokenSource
+from qwenops.bench.redacting import without
 from qwenops.bench.target import Target
 from qwenops.bench.workload import Ask
 from qwenops.engines.remote import Moment
@@ -269,12 +270,17 @@ class Line:
             token_source=source,
             finish_reason=trace.finish_reason.value if trace.finish_reason else None,
             failure=fault.failure if fault else None,
-            message=fault.message if fault else "",
+            message=self._message(errand.ask, fault),
             retry_after_s=fault.retry_after_s if fault else None,
             reported=dict(usage.reported) if usage else {},
             prompt=_prompt_text(errand.ask) if self._record_text else None,
             answer="".join(trace.parts) if self._record_text else None,
         )
+
+    def _message(self, ask: Ask, fault: _Fault | None) -> str:
+        if fault is None or self._record_text:
+            return fault.message if fault else ""
+        return without(fault.message, [each.content for each in ask.messages.messages])
 
     def _since(self, at_ns: int | None) -> int | None:
         return None if at_ns is None else at_ns - self.origin_ns

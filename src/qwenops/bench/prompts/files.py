@@ -1,11 +1,12 @@
 """The user's own prompts: lines of JSON, and conversations in the format of ShareGPT.
 
-    jsonl      one object a line: "prompt" or "text" (one user message) or "messages"; optional: "system", "id",
+    jsonl      one object a line: "prompt" or "text" (one user message) or "messages"; optional: "system",
                "max_tokens", "arrival" (seconds; on every line or on none)
     sharegpt   a JSON list, or lines, of {"conversations": [{"from": "human", "value": "..."}, ...]}; also
                {"messages": [{"role": "user", "content": "..."}]}; each is cut to a prompt that ends with a question
 
-What is wrong is told with file and line; nothing is skipped silently.
+Records name an item by file and line: an "id" of the user's own may be personal, and is not read. What is wrong is
+told with file and line; nothing is skipped silently.
 """
 
 import hashlib
@@ -225,7 +226,7 @@ def _line_item(path: Path, line: int, data: Mapping[str, Any]) -> Item:
     if messages is None:
         raise wrong(path, line, say("has none of 'prompt', 'text' and 'messages'"))
     return Item(
-        name=str(data.get("id", f"{path.name}:{line}")),
+        name=f"{path.name}:{line}",
         messages=messages,
         max_tokens=positive(path, line, data, "max_tokens"),
         arrival_ns=seconds_ns(path, line, data, "arrival"),
@@ -263,7 +264,7 @@ def _conversation(path: Path, place: int, data: Any) -> tuple[str, tuple[Message
     """Return name and messages of one conversation; `place` is its line, or its number in a list."""
     if not isinstance(data, dict):
         raise wrong(path, place, say("is no JSON object"))
-    name = str(data.get("id", f"{path.name}:{place}"))
+    name = f"{path.name}:{place}"
     if "messages" in data:
         return name, _messages(path, place, data["messages"])
     turns = data.get("conversations", data.get("conversation"))

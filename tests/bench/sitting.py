@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenops.bench.capacity import slo
+from qwenops.bench.clock import running_clock
 from qwenops.bench.comparing import Plan, compare_targets
 from qwenops.bench.conclusion import Conclusion
 from qwenops.bench.latency import latency
@@ -61,7 +62,7 @@ class Sitting:
         texts = {"A": self.target, "B": self.other} if self.other else {"": self.target}
         targets = {name: await open_target(text, options, model="simulated") for name, text in texts.items()}
         try:
-            clock = loop.running_clock()
+            clock = running_clock()
             async with begin(self.verb, targets, options, clock=clock, opening=where) as run:
                 return finish(run, await self._act(run))
         finally:

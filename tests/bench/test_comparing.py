@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from qwenops.bench.clock import running_clock
 from qwenops.bench.comparing import Plan, compare_targets, first_sides, noise
 from qwenops.bench.conclusion import Conclusion, Outcome
 from qwenops.bench.folder import read_run
@@ -43,7 +44,7 @@ def measured(
         opened = {}
         for name, text in zip("AB", targets, strict=False):
             opened[name if len(targets) > 1 else ""] = await open_target(text, wanted, model="simulated")
-        clock = loop.running_clock()
+        clock = running_clock()
         place = folder / "run"
         where = Opening(resume_from=place, calibrate_s=0) if resumed else Opening(out=place, calibrate_s=0)
         async with begin("compare", opened, wanted, clock=clock, opening=where) as run:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
+from qwenops.bench.clock import running_clock
 from qwenops.bench.conclusion import Outcome
 from qwenops.bench.figures import figure, paired_logs
 from qwenops.bench.folder import RecordedRun
@@ -316,7 +317,7 @@ def test_runs_of_simulated_servers_are_gated_from_their_folders(tmp_path: Path) 
         options = BenchOptions(folder=tmp_path, users=1, requests=600, max_tokens=4, prompt_tokens=64)
         target = await open_target(text, options, model="simulated")
         where = Opening(out=tmp_path / name, calibrate_s=0)
-        async with begin("load", {"": target}, options, clock=loop.running_clock(), opening=where) as run:
+        async with begin("load", {"": target}, options, clock=running_clock(), opening=where) as run:
             finish(run, await load(run))
         return tmp_path / name
 

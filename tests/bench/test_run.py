@@ -233,18 +233,20 @@ def test_samples_are_kept_and_the_listener_is_told(tmp_path: Path) -> None:
     assert last.done > 30
 
 
-def test_an_invalid_client_is_told_first_and_decides_the_exit_code_of_slo(tmp_path: Path) -> None:
-    async def main(verb: str) -> Conclusion:
+def test_an_invalid_client_is_told_first_and_leaves_no_verdict(tmp_path: Path) -> None:
+    async def main(verb: str, outcome: Outcome) -> Conclusion:
         async with begun(tmp_path, verb) as started:
             await started.drive(replace(OPEN, max_in_flight=0))
-            return finish(started, done())
+            return finish(started, replace(done(), outcome=outcome))
 
-    conclusion = run(main("load"))
+    conclusion = run(main("load", Outcome.DONE))
     assert conclusion.sentences[0] == "This measurement is INVALID."
     assert "0.0 % were sent" in conclusion.sentences[1]
     assert (conclusion.outcome, conclusion.exit_code) == (Outcome.DONE, 0)
-    judged = run(main("slo"))
-    assert (judged.outcome, judged.exit_code) == (Outcome.INVALID, EXIT_INVALID)
+    for verb, outcome in (("slo", Outcome.PASS), ("compare", Outcome.IMPROVED), ("soak", Outcome.STABLE)):
+        judged = run(main(verb, outcome))
+        assert (judged.outcome, judged.exit_code) == (Outcome.INVALID, EXIT_INVALID)
+        assert f"So there is no verdict; it would have been {outcome.value.upper()}." in judged.sentences
 
 
 def test_what_is_dropped_by_design_makes_no_run_invalid(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from qwenops.bench.clock import running_clock
 from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of
 from qwenops.bench.folder import read_run
 from qwenops.bench.options import BenchOptions
@@ -29,7 +30,7 @@ def climb(folder: Path, target_text: str, *, stop_after: int | None = None, **as
             "stress",
             {"": target},
             options,
-            clock=loop.running_clock(),
+            clock=running_clock(),
             opening=Opening(out=folder / "run", calibrate_s=0),
         ) as run:
             _interrupt(run, stop_after)
@@ -92,7 +93,7 @@ class TestLadder:
         async def main() -> Conclusion:
             target = await open_target(FIXED, options, model="simulated")
             opening = Opening(out=tmp_path / "run", calibrate_s=0)
-            async with begin("stress", {"": target}, options, clock=loop.running_clock(), opening=opening) as run:
+            async with begin("stress", {"": target}, options, clock=running_clock(), opening=opening) as run:
                 return await stress(run, users=(3, 1, 3, 6))
 
         levels = loop.run(main()).data["climbs"][0]["levels"]

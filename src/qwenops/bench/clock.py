@@ -6,7 +6,7 @@ Durations are read from a monotonic clock in whole nanoseconds; the wall clock i
 
 import asyncio
 import time
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Clock(Protocol):
@@ -45,3 +45,18 @@ class RealClock:
         """Wait; an event loop that wakes too early is sent to sleep again."""
         while (left_ns := at_ns - time.perf_counter_ns()) > 0:  # noqa: ASYNC110 -- what is waited for is the time itself
             await asyncio.sleep(left_ns / 1e9)
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """An event loop that has a time of its own."""
+
+    def clock(self) -> Clock:
+        """Return the clock that reads it."""
+        ...
+
+
+def running_clock() -> Clock:
+    """Return the clock of the loop that runs: its own where it has one (virtual time), else the machine's."""
+    loop: object = asyncio.get_running_loop()
+    return loop.clock() if isinstance(loop, Timed) else RealClock()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from qwenops.bench.clock import running_clock
 from qwenops.bench.simulated import loop as virtual
-from qwenops.bench.simulated.loop import WALL_ANCHOR_NS, VirtualClock, run, running_clock
+from qwenops.bench.simulated.loop import WALL_ANCHOR_NS, VirtualClock, run
 from qwenops.errors import DeadlineError, QwenOpsError
 
 

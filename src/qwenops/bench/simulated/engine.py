@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from qwenops.bench.clock import Clock, RealClock
-from qwenops.bench.simulated.loop import running_clock
+from qwenops.bench.clock import Clock, RealClock, running_clock
 from qwenops.bench.simulated.model import Demand, Emission, Plan, ServerModel, Shed, Truth, befalls, digest_of
 from qwenops.bench.simulated.options import Faults, Simulated, parse_simulated
 from qwenops.bench.target import Target

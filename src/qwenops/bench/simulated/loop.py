@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from qwenops.bench.clock import Clock, RealClock
 from qwenops.errors import DeadlineError, QwenOpsError
 from qwenops.text import say
 
@@ -87,6 +86,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return virtual seconds since the beginning."""
         return self.now_ns / 1e9
 
+    def clock(self) -> "VirtualClock":
+        """Return the clock that reads this loop's time."""
+        return VirtualClock(self)
+
     def jump(self, delay_s: float) -> None:
         """Let virtual time pass, to the nanosecond at which the next timer is due."""
         self.now_ns = max(self.now_ns + 1, round((self.time() + delay_s) * 1e9))
@@ -158,12 +161,6 @@ class VirtualClock:
 def _wake(waking: "asyncio.Future[None]") -> None:
     if not waking.done():
         waking.set_result(None)
-
-
-def running_clock() -> Clock:
-    """Return the clock of the loop that runs: virtual in a virtual loop, else the machine's."""
-    loop = asyncio.get_running_loop()
-    return VirtualClock(loop) if isinstance(loop, VirtualLoop) else RealClock()
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qwenops.bench.highest_rate import Observed, bracket, highest_rate, monotone_shares
 
-from qwenops.bench.attainment import Observed, bracket, crossing, monotone_shares
 from qwenops.bench.capacity import HEADROOM, find_capacity, slo
 from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of
 from qwenops.bench.folder import read_run
@@ -238,15 +238,15 @@ class TestCurve:
             for rate in (0.7, 0.9, 1.05, 1.2, 1.4):
                 odds = 0.05 / 0.95 * rate**steepness
                 loads.append(seen(rate, int(random.binomial(2000, odds / (1 + odds))), 2000))
-            found = crossing(loads, 0.05)
+            found = highest_rate(loads, 0.05)
             errors.append(math.log(found.rate_per_s))
             inside += 1.0 in found.interval
         assert abs(float(np.mean(errors))) < 0.02
         assert inside >= 55
 
     def test_all_good_or_all_bad_lies_beyond_what_was_tried(self) -> None:
-        good = crossing([seen(1.0, 0), seen(1.2, 0)], 0.05)
-        bad = crossing([seen(1.0, 1000), seen(1.2, 1000)], 0.05)
+        good = highest_rate([seen(1.0, 0), seen(1.2, 0)], 0.05)
+        bad = highest_rate([seen(1.0, 1000), seen(1.2, 1000)], 0.05)
         assert not good.inside
         assert not bad.inside
         assert good.rate_per_s > 1.2
@@ -254,8 +254,8 @@ class TestCurve:
 
     def test_dependent_requests_make_the_interval_wider(self) -> None:
         rates = ((0.8, 10), (1.0, 50), (1.2, 150))
-        free = crossing([seen(rate, misses) for rate, misses in rates], 0.05).interval
-        bound = crossing([seen(rate, misses, time=20.0) for rate, misses in rates], 0.05).interval
+        free = highest_rate([seen(rate, misses) for rate, misses in rates], 0.05).interval
+        bound = highest_rate([seen(rate, misses, time=20.0) for rate, misses in rates], 0.05).interval
         assert bound.high / bound.low > 1.5 * free.high / free.low
 
 

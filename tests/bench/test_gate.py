@@ -7,10 +7,10 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from qwenops.bench.resampling import figure, paired_logs
 
 from qwenops.bench.clock import running_clock
 from qwenops.bench.conclusion import Outcome
-from qwenops.bench.figures import figure, paired_logs
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.gate import Threshold, gate, gate_conclusion, junit, markdown, read_side
 from qwenops.bench.load import load

@@ -17,7 +17,7 @@ from qwenops.statistics import (
     t_test_p,
     tost_p,
 )
-from qwenops.statistics.hypotheses import block_length, mean_of
+from qwenops.statistics.hypotheses import mean_of, resampling_length
 
 VALUES = st.lists(st.floats(-100, 100), min_size=3, max_size=30).filter(lambda values: np.std(values) > 1e-3)
 
@@ -113,12 +113,12 @@ def test_a_bootstrap_needs_two_values_and_bears_equal_ones() -> None:
 
 def test_blocks_are_as_long_as_neighbours_are_alike() -> None:
     rng = np.random.default_rng(6)
-    assert block_length(rng.normal(size=400)) <= 3
+    assert resampling_length(rng.normal(size=400)) <= 3
     walk = [0.0]
     for step in rng.normal(size=399):
         walk.append(0.9 * walk[-1] + step)
-    assert block_length(np.array(walk)) > 15
-    assert block_length(np.ones(10)) == 1
+    assert resampling_length(np.array(walk)) > 15
+    assert resampling_length(np.ones(10)) == 1
 
 
 def test_a_bootstrap_of_several_runs_sees_how_much_runs_differ() -> None:

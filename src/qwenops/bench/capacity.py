@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from qwenops.bench.attainment import Crossing, Observed, bracket, crossing
 from qwenops.bench.conclusion import EXIT_INCONCLUSIVE, EXIT_MISSED, Conclusion, Outcome, Table
+from qwenops.bench.highest_rate import HighestRate, Observed, bracket, highest_rate
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.schedule import arrivals
@@ -84,7 +84,7 @@ class Capacity:
     most_per_s: float
     """What callers that wait get done; no rate above it can last."""
     loads: tuple[Load, ...]
-    found: Crossing | None
+    found: HighestRate | None
     """None when not even one request at a time keeps the promise, or the search was interrupted at once."""
     limiting: str = ""
     """The clause that is missed first."""
@@ -181,10 +181,10 @@ class _Search:
         lows = [low for low in good if low is not None]
         return (min(lows) if lows and len(lows) == len(good) else None, min(bad) if bad else None)
 
-    def estimate(self) -> tuple[Crossing, str] | None:
+    def estimate(self) -> tuple[HighestRate, str] | None:
         """Return the lowest rate at which a clause stops being kept, and the clause."""
         found = [
-            (crossing(loads, clause.allowed), clause.text)
+            (highest_rate(loads, clause.allowed), clause.text)
             for index, clause in enumerate(self.slo.clauses)
             if (loads := self.observed(index))
         ]
@@ -444,7 +444,7 @@ def _capacity_conclusion(found: Capacity, objective: Slo) -> Conclusion:
     )
 
 
-def _capacity_sentences(found: Capacity, rate: Crossing, advised_per_s: float) -> tuple[Text, ...]:
+def _capacity_sentences(found: Capacity, rate: HighestRate, advised_per_s: float) -> tuple[Text, ...]:
     sentences = [
         say(
             "The objective is kept up to about {rate:.3g} requests/s (95 %: {low:.3g} to {high:.3g}); "

@@ -35,9 +35,9 @@ from qwenops.bench.conclusion import (
     Table,
 )
 from qwenops.bench.definitions import Better
-from qwenops.bench.figures import Part, check_figure, failed_and_sent, figure, paired_logs
 from qwenops.bench.folder import MANIFEST_FILE, RecordedRun, read_run
 from qwenops.bench.record import Phase
+from qwenops.bench.resampling import Part, check_figure, failed_and_sent, figure, paired_logs
 from qwenops.bench.segment import Driven
 from qwenops.bench.slo import Slo, judge
 from qwenops.bench.stats import parse_measure

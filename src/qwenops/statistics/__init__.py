@@ -7,8 +7,8 @@ lines, trends and monotone fits, `arrivals` what random arrivals must look like.
 from qwenops.statistics.arrivals import dispersion, kolmogorov_p, ks_exponential
 from qwenops.statistics.fits import (
     Line,
+    RankTrend,
     Slope,
-    Trend,
     change_points,
     correlation_inflation,
     linear_fit,
@@ -45,9 +45,9 @@ __all__ = [
     "Array",
     "Interval",
     "Line",
+    "RankTrend",
     "Sides",
     "Slope",
-    "Trend",
     "Values",
     "batch_means",
     "batches",

@@ -35,7 +35,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trend:
+class RankTrend:
     """Whether a series rises or falls: Kendall's tau with time, and how likely so much of it is without a trend."""
 
     tau: float
@@ -101,7 +101,7 @@ def theil_sen(x: Values, y: Values, confidence: float = CONFIDENCE, *, inflation
     )
 
 
-def mann_kendall(y: Values, *, correlation: float = 0.0) -> Trend:
+def mann_kendall(y: Values, *, correlation: float = 0.0) -> RankTrend:
     """Return Kendall's tau of a series with time and the two-sided p-value.
 
     Without `correlation` the p-value is that of independent values, corrected for ties and continuity. With it, tau is
@@ -112,14 +112,14 @@ def mann_kendall(y: Values, *, correlation: float = 0.0) -> Trend:
     score = float(np.sign(up[second] - up[first]).sum())
     variance = _kendall_variance(up)
     if variance <= 0:
-        return Trend(tau=0.0, p=1.0)
+        return RankTrend(tau=0.0, p=1.0)
     tau = score / first.size
     if correlation > 0:
         simulated = _taus_without_trend(up.size, round(correlation, 2))
         as_far = simulated.size - int(np.searchsorted(simulated, abs(tau) - 1e-12))
-        return Trend(tau=tau, p=(as_far + 1) / (simulated.size + 1))
+        return RankTrend(tau=tau, p=(as_far + 1) / (simulated.size + 1))
     z = max(abs(score) - 1, 0) / math.sqrt(variance)
-    return Trend(tau=tau, p=2 * normal_cdf(-z))
+    return RankTrend(tau=tau, p=2 * normal_cdf(-z))
 
 
 def neighbours(residuals: Values, *, most: float = 0.95) -> float:

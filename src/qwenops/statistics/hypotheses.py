@@ -66,12 +66,12 @@ def bootstrap_series(
 ) -> Array:
     """Return a statistic of many resamples of one or several independent series whose neighbours depend on each other.
 
-    With several series, series are drawn first; from each, blocks of neighbours are drawn (`block_length`, wrapped
+    With several series, series are drawn first; from each, blocks of neighbours are drawn (`resampling_length`, wrapped
     around its end) until it is as long as it was. The statistic is of all drawn values together.
     """
     rng = np.random.default_rng(seed)
     series = [np.asarray(run, dtype=np.float64) for run in runs]
-    lengths = [block_length(each) for each in series]
+    lengths = [resampling_length(each) for each in series]
     total = max(1, sum(each.size for each in series))
     found = []
     for first in range(0, resamples, max(1, at_once // total)):
@@ -101,7 +101,7 @@ def bootstrap_pairs(
     return np.concatenate(found_one), np.concatenate(found_other)
 
 
-def block_length(series: Array) -> int:
+def resampling_length(series: Array) -> int:
     """Return how long blocks of neighbours must be to keep most of what ties them: 1 where nothing does.
 
     The length that is best for a mean when each value depends on the one before (Carlstein's rule for blocks that

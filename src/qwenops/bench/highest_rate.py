@@ -51,7 +51,7 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crossing:
+class HighestRate:
     """The rate from which on more requests miss than may."""
 
     rate_per_s: float
@@ -75,7 +75,7 @@ def bracket(loads: Sequence[Observed], allowed: float) -> tuple[float | None, fl
     return (max(good) if good else None, min(bad) if bad else None)
 
 
-def crossing(loads: Sequence[Observed], allowed: float, confidence: float = CONFIDENCE) -> Crossing:
+def highest_rate(loads: Sequence[Observed], allowed: float, confidence: float = CONFIDENCE) -> HighestRate:
     """Return the rate at which the share of misses reaches `allowed`.
 
     Args:
@@ -106,7 +106,7 @@ def crossing(loads: Sequence[Observed], allowed: float, confidence: float = CONF
     cumulated = np.cumsum(weights)
     tail = (1.0 - confidence) / 2
     ends = np.interp([tail, 1.0 - tail], cumulated, grid)
-    return Crossing(
+    return HighestRate(
         rate_per_s=float(np.exp(np.interp(0.5, cumulated, grid))),
         interval=Interval(low=float(np.exp(ends[0])), high=float(np.exp(ends[1])), confidence=confidence),
         inside=low is not None and high is not None,

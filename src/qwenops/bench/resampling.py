@@ -19,7 +19,7 @@ from qwenops.bench.segment import Driven
 from qwenops.bench.stats import parse_measure
 from qwenops.bench.window import answers_of, done_between, steady_window
 from qwenops.errors import ConfigError
-from qwenops.statistics.hypotheses import Statistic, block_length, bootstrap_pairs, bootstrap_series, mean_of
+from qwenops.statistics.hypotheses import Statistic, bootstrap_pairs, bootstrap_series, mean_of, resampling_length
 from qwenops.statistics.samples import Array, quantile_rank, smallest_n
 from qwenops.statistics.special import normal_quantile, t_quantile
 from qwenops.text import say
@@ -75,7 +75,7 @@ def figure(parts: Sequence[Part], text: str, *, seed: int) -> Figure | None:
     drawn = bootstrap_series(series, reduce, seed=seed, resamples=RESAMPLES)
     if value <= 0 or not (drawn > 0).all():
         return None
-    independent = len(series) if len(series) > 1 else total // block_length(series[0])
+    independent = len(series) if len(series) > 1 else total // resampling_length(series[0])
     return Figure(
         value=value, logs=math.log(value) + _widening(max(2, independent)) * (np.log(drawn) - math.log(value))
     )
@@ -105,7 +105,7 @@ def paired_logs(candidate: Sequence[Part], baseline: Sequence[Part], text: str, 
         return None
     one, other = np.array(values, dtype=np.float64).T
     reduce = mean_of if p is None else _quantile_of(p)
-    length = block_length(np.log(one / other))
+    length = resampling_length(np.log(one / other))
     drawn = bootstrap_pairs(one, other, reduce, seed=seed, length=length, resamples=RESAMPLES)
     seen = math.log(float(reduce(one[None, :])[0]) / float(reduce(other[None, :])[0]))
     return seen + _widening(max(2, one.size // length)) * (np.log(drawn[0] / drawn[1]) - seen)

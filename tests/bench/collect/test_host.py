@@ -60,7 +60,7 @@ async def test_samples_say_what_a_known_process_does() -> None:
     with working() as pid:
         times = psutil.Process(pid).cpu_times
         before_s = sum(times()[:2])
-        found = await watched(pid, 3.2)
+        found = await watched(pid, 3.4)
         used_s = sum(times()[:2]) - before_s
     assert sum(each["server_cpu_cores"] * each["interval_s"] for each in found) == pytest.approx(
         used_s, rel=0.1, abs=0.1
@@ -258,3 +258,42 @@ async def test_the_process_with_most_memory_is_named_so_that_a_restart_is_seen()
     assert [each["server_largest_process"] for each in told] == processes
     assert all(each["server_largest_process"] in each["server_process_ids"] for each in told)
     assert len(restarts_ns(told, [])) == 1
+
+
+class Counting(_Look):
+    """A look that knows how many threads read at the same time, and takes its time."""
+
+    most = 0
+    reading = 0
+
+    def _count(self, at_s: float) -> Any:
+        cls = type(self)
+        cls.reading += 1
+        cls.most = max(cls.most, cls.reading)
+        time.sleep(0.05)
+        cls.reading -= 1
+        return super()._count(at_s)
+
+
+async def test_the_last_sample_waits_for_the_one_that_is_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwenops.bench.collect.host._Look", Counting)
+    for ended_s in (0.1, 0.12, 0.14):  # a sample is due after 0.1 s, and reading it takes 0.05 s
+        found = await watched(os.getpid(), ended_s, every_s=0.1)
+        assert [each["at_ns"] for each in found] == sorted(each["at_ns"] for each in found)
+    assert Counting.most == 1
+
+
+def test_of_a_moment_too_short_for_the_kernels_clock_no_rates_are_told() -> None:
+    """A tick of 10 ms within 1 ms would be ten cores."""
+    with working() as pid:
+        look = _Look(lambda: (pid,), Path("/"), Path(), 0.25)
+        time.sleep(0.3)
+        whole = look.sample(1)
+        short = look.sample(2, last=True)
+        time.sleep(0.3)
+        later = look.sample(3, last=True)
+    assert whole["interval_s"] >= 0.3
+    assert not {"interval_s", "server_cpu_cores", "cpu_busy_ratio"} & set(short)
+    assert short["server_rss_bytes"] > 0
+    assert later["interval_s"] >= 0.3
+    assert later["server_cpu_cores"] <= 1.1

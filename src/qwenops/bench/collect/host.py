@@ -81,22 +81,25 @@ class HostWatch:
         if self._clock.virtual:
             yield
             return
-        look = await asyncio.to_thread(_Look, self._process_ids, self._root, self._disk)
-        task = asyncio.create_task(self._sample_on(look, origin_ns, listen))
+        look = await asyncio.to_thread(_Look, self._process_ids, self._root, self._disk, self._every_s / 2)
+        over = asyncio.Event()
+        task = asyncio.create_task(self._sample_on(look, origin_ns, listen, over))
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            # Not cancelled: a thread that reads a sample would go on beside the one that reads the last.
+            over.set()
+            await task
             listen(await asyncio.to_thread(look.sample, self._clock.now_ns() - origin_ns, last=True))
 
-    async def _sample_on(self, look: "_Look", origin_ns: int, listen: Listen) -> None:
+    async def _sample_on(self, look: "_Look", origin_ns: int, listen: Listen, over: asyncio.Event) -> None:
         due_s = time.monotonic()
-        while True:
+        while not over.is_set():
             due_s = max(due_s + self._every_s, time.monotonic())
-            await asyncio.sleep(due_s - time.monotonic())
-            listen(await asyncio.to_thread(look.sample, self._clock.now_ns() - origin_ns))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), max(0.0, due_s - time.monotonic()))
+            if not over.is_set():
+                listen(await asyncio.to_thread(look.sample, self._clock.now_ns() - origin_ns))
 
 
 @dataclass(slots=True)
@@ -112,9 +115,15 @@ class _Slow:
 
 
 class _Look:
-    """Reads the machine; each sample compares with the one before. It waits for files: call it in a thread."""
+    """Reads the machine; each sample compares with the one before. It waits for files: call it in one thread at a time.
 
-    def __init__(self, process_ids: Callable[[], tuple[int, ...]], root: Path, disk: Path) -> None:
+    The kernel counts CPU time in hundredths of a second, so of less time than `least_s` no rates are told.
+    """
+
+    def __init__(
+        self, process_ids: Callable[[], tuple[int, ...]], root: Path, disk: Path, least_s: float = 0.05
+    ) -> None:
+        self._least_s = least_s
         self._process_ids = process_ids
         self._root = root
         self._proc = root / "proc"
@@ -139,9 +148,10 @@ class _Look:
         else:
             slow = {}
         before, now = self._before, self._count(began_s)
-        self._before = now
         said: Said = {"schema": SCHEMA, "at_ns": at_ns}
-        if before is not None:
+        if before is None or now.at_s - before.at_s >= self._least_s:
+            self._before = now
+        if before is not None and self._before is now:
             said["interval_s"] = round(now.at_s - before.at_s, 3)
             said |= _rates(before, now)
         said |= self._amounts(now) | slow | self._first | self._pss(began_s, last=last)
@@ -249,8 +259,8 @@ class _Look:
         with contextlib.suppress(OSError):
             space = os.statvfs(self._disk)
             said["disk_free_bytes"] = space.f_bavail * space.f_frsize
-        if before is not None:
-            passed_s = max(1e-3, now_s - before.at_s)
+        if before is not None and now_s - before.at_s >= self._least_s:
+            passed_s = now_s - before.at_s
             said["other_processes"] = _others(before.processes, processes, server, passed_s)
             if switches is not None and before.switches is not None and before.server == server:
                 said["server_switches_per_s"] = round(max(0, switches - before.switches) / passed_s, 1)

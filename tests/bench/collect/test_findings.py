@@ -1,6 +1,7 @@
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,19 @@ class TestOthers:
         assert found.severity == "warning"
         assert "memory grew by 228" in str(found.text)
         assert told(recorded(filling, requests(600, lambda _: 0.9))) == []
+
+    @pytest.mark.parametrize(("cache", "severity"), [(400_000_000, "info"), (200_000_000, "warning")])
+    def test_memory_that_grows_within_what_the_servers_cache_may_take_is_no_warning(
+        self, cache: int, severity: str
+    ) -> None:
+        growing = host(600)
+        for place, each in enumerate(growing):
+            each["server_rss_bytes"] = 800_000_000 + 500_000 * place
+        run = recorded(growing, requests(600, lambda _: 0.9))
+        for said in ({"engine": {"kv_cache_bytes": cache}}, {"facts": {"/api/v1/model": {"kv_cache_bytes": cache}}}):
+            (found,) = told(replace(run, manifest={**run.manifest, "targets": {"": said}}))
+            assert found.severity == severity
+            assert ("its cache fills at first, and may take 381" in str(found.text)) is (severity == "info")
 
     def test_memory_near_its_limit_and_a_full_disk(self) -> None:
         samples = host(20)

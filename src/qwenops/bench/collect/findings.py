@@ -18,6 +18,7 @@ from qwenops.bench.collect.collector import Sample
 from qwenops.bench.collect.energy import NO_COUNTERS, NO_PACKAGE, NOT_ALLOWED, consumption
 from qwenops.bench.conclusion import Finding, Severity
 from qwenops.bench.definitions import e2e_s, ttft_s
+from qwenops.bench.drift import cache_bytes
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.record import NS_PER_S, RequestRecord
 from qwenops.options import show_bytes
@@ -78,7 +79,7 @@ def findings(run: RecordedRun, *, zone: tzinfo | None = None) -> list[Finding]:
     found = [
         *_causes_found(run.host, records, clock),
         *_first_requests(records),
-        *_growth(run.host),
+        *_growth(run.host, cache_bytes(run.manifest.get("targets", {}))),
         *_limits(run.host),
     ]
     energy = [*_energy(run.host, records)]
@@ -339,11 +340,15 @@ def _first_requests(records: Sequence[RequestRecord]) -> Iterator[Finding]:
             )
 
 
-def _growth(host: Sequence[Sample]) -> Iterator[Finding]:
-    """Say when the server's memory grew all the time; `soak` says whether it is a leak."""
+def _growth(host: Sequence[Sample], cache: int) -> Iterator[Finding]:
+    """Say when the server's memory grew all the time; `soak` says whether it is a leak.
+
+    Growth by no more than what the server's cache may take is that cache, filling for the first time.
+    """
     known = [each for each in host if "server_rss_bytes" in each]
     if len(known) < _GROWTH_SAMPLES:
         return
+    is_cache = 0 < cache and known[-1]["server_rss_bytes"] <= known[0]["server_rss_bytes"] + cache
     known = known[len(known) // 5 :]  # caches fill at first
     seconds = [each["at_ns"] / NS_PER_S for each in known]
     sizes = [float(each["server_rss_bytes"]) for each in known]
@@ -352,7 +357,19 @@ def _growth(host: Sequence[Sample]) -> Iterator[Finding]:
     step = max(1, len(known) // 200)
     slope = theil_sen(seconds[::step], sizes[::step])
     grown = slope.value * (seconds[-1] - seconds[0])
-    if slope.low > 0 and grown > _GROWTH_RATIO * sizes[0]:
+    if slope.low > 0 and grown > _GROWTH_RATIO * sizes[0] and is_cache:
+        yield Finding(
+            text=say(
+                "The server's memory grew by {amount} in {minutes:.0f} minutes; its cache fills at first, and may "
+                "take {cache}.",
+                amount=show_bytes(grown),
+                minutes=(seconds[-1] - seconds[0]) / 60,
+                cache=show_bytes(cache),
+            ),
+            from_ns=known[0]["at_ns"],
+            to_ns=known[-1]["at_ns"],
+        )
+    elif slope.low > 0 and grown > _GROWTH_RATIO * sizes[0]:
         yield Finding(
             text=say(
                 "The server's memory grew by {amount} in {minutes:.0f} minutes and did not stop; "

@@ -35,8 +35,8 @@ def quick(ctx: click.Context, /, target: str, **asked: Any) -> None:
     "latency",
     cls=Measurement,
     help=say(
-        "Ask one request after the other and say how long answers take: with a warm and a cold prefix cache, and with "
-        "thinking off and on."
+        "Ask one request after the other and say how long answers take: where a prefix cache knows the beginning and "
+        "where it finds nothing, with thinking off and on."
     ),
     examples=(
         ("qwenops bench latency http://127.0.0.1:8000", say("A hundred requests.")),

@@ -7,7 +7,10 @@ from qwenops.text import say
 
 BENCH = {
     "quick": ("qwenops.cli.bench_load:quick", say("A first look at any server: latency, two callers, the report.")),
-    "latency": ("qwenops.cli.bench_load:latency", say("One caller: with a prefix cache and without, thinking off and on.")),
+    "latency": (
+        "qwenops.cli.bench_load:latency",
+        say("One caller: with a prefix cache and without, thinking off and on."),
+    ),
     "load": ("qwenops.cli.bench_load:load", say("A rate, or a number of callers, for a while.")),
     "stress": ("qwenops.cli.bench_limits:stress", say("More and more callers: the knee, and what comes after it.")),
     "soak": ("qwenops.cli.bench_load:soak", say("Hours: does it leak, does it drift?")),

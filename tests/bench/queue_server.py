@@ -32,6 +32,7 @@ class QueueServer:
     now_s: float = 0.0
     most_present: int = 0
     segments: list[Segment] = field(default_factory=list)
+    drivens: list[Driven] = field(default_factory=list)
     stop_after: int | None = None
     """Segments after which the run is interrupted."""
 
@@ -45,7 +46,7 @@ class QueueServer:
         self.now_s = began_s + flow.now_s
         self.most_present = max(self.most_present, flow.most_present)
         window_s = segment.duration_s or flow.now_s
-        return Driven(
+        driven = Driven(
             segment=segment,
             began_ns=round(began_s * S),
             window_ns=round(window_s * S),
@@ -56,6 +57,8 @@ class QueueServer:
             dropped=flow.dropped,
             interrupted=self.stop_after is not None and len(self.segments) >= self.stop_after,
         )
+        self.drivens.append(driven)
+        return driven
 
     def _record(
         self, segment: Segment, index: int, began_s: float, came_s: float, started_s: float, ended_s: float

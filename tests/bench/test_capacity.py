@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qwenops.bench.highest_rate import Observed, bracket, highest_rate, monotone_shares
 
-from qwenops.bench.capacity import HEADROOM, find_capacity, slo
+from qwenops.bench.capacity import HEADROOM, SETTLING, find_capacity, slo
+from qwenops.bench.clock import running_clock
 from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of
 from qwenops.bench.folder import read_run
+from qwenops.bench.highest_rate import Observed, bracket, highest_rate, monotone_shares
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.run import Opening, begin, finish
 from qwenops.bench.segment import OpenLoop
@@ -19,6 +20,7 @@ from qwenops.bench.simulated import loop
 from qwenops.bench.slo import parse_slo
 from qwenops.bench.targets import open_target
 from qwenops.errors import ConfigError
+from qwenops.options import parse_seconds
 from tests.bench.queue_server import QueueServer
 from tests.bench.queues import mmc_wait_share
 
@@ -207,6 +209,56 @@ class TestVerb:
             passed += (await slo(QueueServer(service_s=1.0, seed=seed, options=options))).outcome is Outcome.PASS
         assert passed / 120 <= 0.05
 
+    @pytest.mark.parametrize("service_s", [1.0, 14.0])
+    async def test_without_a_budget_it_takes_what_a_decision_needs_and_says_so_first(self, service_s: float) -> None:
+        passed = 0
+        for seed in range(6):
+            options = BenchOptions(slo=f"ttft p95 < {8 * service_s:g}s", seed=seed)
+            server = QueueServer(service_s=service_s, seed=seed, options=options)
+            told: list[tuple[str, float]] = []
+            conclusion = await slo(server, announce=lambda text: told.append((str(text), server.now_s)))  # noqa: B023 -- it is called in this turn
+            passed += conclusion.outcome is Outcome.PASS
+            assert "A decision takes about 843 requests" in told[0][0]
+            assert told[0][1] < 25 * service_s
+            assert all(when_s < 0.35 * server.now_s for _, when_s in told)
+            said_s = parse_seconds(told[-1][0].rpartition("about ")[2].rstrip("."))
+            assert server.now_s == pytest.approx(said_s, rel=0.35)
+        assert passed >= 4
+
+    async def test_a_budget_that_is_too_short_is_told_before_it_is_spent(self) -> None:
+        server = QueueServer(service_s=14.0, options=BenchOptions(slo="ttft p95 < 108s"))
+        told: list[tuple[str, float]] = []
+        await slo(server, budget_s=600.0, announce=lambda text: told.append((str(text), server.now_s)))
+        ((sentence, when_s),) = told
+        assert "After 10m it will likely still be open" in sentence
+        assert when_s < 200.0
+
+    async def test_a_rate_without_a_time_is_judged_until_it_is_decided(self) -> None:
+        server = QueueServer(service_s=14.0, options=BenchOptions(slo="ttft p95 < 108s", rate=0.02))
+        told: list[str] = []
+        conclusion = await slo(server, announce=lambda text: told.append(str(text)))
+        assert conclusion.outcome is Outcome.PASS
+        assert "A decision takes about" in told[0]
+        assert server.now_s > 3600.0
+
+    async def test_what_is_not_sent_is_counted_from_when_it_was_due(self) -> None:
+        """While a load settles nothing counts, sent or not; and misses that came together are alike where they came."""
+        options = BenchOptions(slo="ttft p95 < 8s", rate=1.5, duration_s=1000.0)
+        server = QueueServer(service_s=1.0, options=options)
+        conclusion = await slo(server)
+        (clause,) = conclusion.data["verdict"]["clauses"]
+        looks = [each for each in server.drivens if isinstance(each.segment.load, OpenLoop)]
+        assert sum(each.dropped for each in looks) > 50
+        settled = [
+            offset
+            for each in looks
+            if isinstance(each.segment.load, OpenLoop)
+            for offset in each.segment.load.offsets_ns
+            if offset >= round(SETTLING * each.window_ns)
+        ]
+        assert clause["n"] == len(settled)
+        assert clause["decision"] == "fail"
+
     async def test_failures_are_judged_too(self) -> None:
         options = BenchOptions(slo="errors < 1%", rate=0.2, duration_s=6000.0)
         bad = await slo(QueueServer(service_s=0.1, fail_share=0.05, options=options))
@@ -271,8 +323,8 @@ class TestWholeRun:
         async def main() -> Conclusion:
             target = await open_target(text, options, model="simulated")
             opening = Opening(out=tmp_path / "run", calibrate_s=0)
-            async with begin("slo", {"": target}, options, clock=loop.running_clock(), opening=opening) as run:
-                return finish(run, await slo(run, budget_s=60_000.0))
+            async with begin("slo", {"": target}, options, clock=running_clock(), opening=opening) as run:
+                return finish(run, await slo(run, budget_s=120_000.0))
 
         found = loop.run(main())
         # An answer of one token has it at its end, and the time in M/M/1 is exponential with rate 1/5 - capacity.

@@ -8,10 +8,11 @@ counts as missed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from qwenops.bench.budget import LEAST_S, pace_of_one, plan_sentence, proof_s, search_s
 from qwenops.bench.conclusion import EXIT_INCONCLUSIVE, EXIT_MISSED, Conclusion, Outcome, Table
 from qwenops.bench.highest_rate import HighestRate, Observed, bracket, highest_rate
 from qwenops.bench.options import BenchOptions
@@ -28,16 +29,21 @@ from qwenops.bench.slo import (
     parse_slo,
     verdict_data,
 )
-from qwenops.bench.window import answers_per_s
+from qwenops.bench.tables import clause_table
+from qwenops.bench.window import answers_of, answers_per_s
 from qwenops.errors import ConfigError
 from qwenops.options import format_seconds
 from qwenops.text import Text, say
 
-BUDGET_S = 600.0
 HEADROOM = 0.3
 SETTLING = 0.15
 """The part of each load that is sent and not judged: it begins with an empty queue."""
 
+_ALONE_REQUESTS = 5
+_LEAST_LEFT = 0.3
+"""Of the budget, that the ladder may take at most."""
+_OTHERWISE = 1.3
+"""A plan that changes by less is not announced again."""
 _LADDER = (1, 2, 4, 8, 16, 32)
 _LADDER_SHARE = 0.03
 """Of the budget, for each number of callers."""
@@ -52,6 +58,10 @@ _ASIDE = (1.0, 0.94, 1.06)
 """Where the fine loads lie around the estimate: from one place alone no steepness is seen."""
 _LEAST_PER_LOOK = 60
 _SPARE = 8
+
+
+Announce = Callable[[Text], None]
+"""Is told, before it takes its time, how long something takes."""
 
 
 class Drives(Protocol):
@@ -94,6 +104,24 @@ class Capacity:
     interrupted: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """What of one or several loads at a rate is judged."""
+
+    records: tuple[RequestRecord, ...] = ()
+    dropped: int = 0
+    unsent_ns: tuple[int, ...] = ()
+    """When those were due, as far as that is known."""
+
+    def __add__(self, later: "Offered") -> "Offered":
+        """Put two loads one after the other."""
+        return Offered(
+            records=self.records + later.records,
+            dropped=self.dropped + later.dropped,
+            unsent_ns=self.unsent_ns + later.unsent_ns,
+        )
+
+
 @dataclass(slots=True, kw_only=True)
 class _Search:
     """A search under way."""
@@ -109,6 +137,10 @@ class _Search:
     interrupted: bool = False
     loads: list[Load] = field(default_factory=list)
 
+    def needed_s(self, pace_per_s: float) -> float:
+        """Return how long a search takes whose proof is sent at this pace."""
+        return search_s(self.slo, pace_per_s, proof_share=1.0 - _FINE_UNTIL, judged_share=1.0 - SETTLING)
+
     async def send(self, segment: Segment) -> Driven:
         """Send a segment and account for its time and items."""
         driven = await self.drives.drive(segment, overload=True)
@@ -117,8 +149,8 @@ class _Search:
         self.interrupted |= driven.interrupted
         return driven
 
-    async def offer(self, rate_per_s: float, seconds: float) -> tuple[tuple[RequestRecord, ...], int]:
-        """Offer a rate for some time; return the records that are to be judged and how many were not sent."""
+    async def offer(self, rate_per_s: float, seconds: float) -> Offered:
+        """Offer a rate for some time; return what is to be judged."""
         self.num_loads += 1
         offsets = arrivals(
             self.options.arrivals,
@@ -137,21 +169,35 @@ class _Search:
             )
         )
         settled_ns = driven.began_ns + round(SETTLING * seconds * NS_PER_S)
-        return tuple(each for each in driven.records if each.scheduled_ns >= settled_ns), driven.dropped
+        unsent_ns = driven.unsent_ns
+        settled = tuple(each for each in unsent_ns if each >= settled_ns)
+        return Offered(
+            records=tuple(each for each in driven.records if each.scheduled_ns >= settled_ns),
+            # Where it is not known when they were due, they were due at any time.
+            dropped=len(settled) if unsent_ns else round((1.0 - SETTLING) * driven.dropped),
+            unsent_ns=settled,
+        )
 
-    def judged(self, records: Sequence[RequestRecord], dropped: int, alpha: float = ALPHA) -> SloVerdict:
-        """Judge records against the objective."""
-        return judge(records, self.slo, alpha=alpha, dropped=dropped, timeout_s=self.options.timeout_s)
+    def judged(self, offered: Offered, alpha: float = ALPHA) -> SloVerdict:
+        """Judge requests against the objective."""
+        return judge(
+            offered.records,
+            self.slo,
+            alpha=alpha,
+            dropped=offered.dropped,
+            unsent_ns=offered.unsent_ns,
+            timeout_s=self.options.timeout_s,
+        )
 
     async def load(self, rate_per_s: float, seconds: float) -> Load:
         """Offer a rate and keep what came of it."""
-        records, dropped = await self.offer(rate_per_s, seconds)
+        offered = await self.offer(rate_per_s, seconds)
         found = Load(
             rate_per_s=rate_per_s,
-            came_per_s=(len(records) + dropped) / (seconds * (1.0 - SETTLING)) or rate_per_s,
-            records=records,
-            dropped=dropped,
-            verdict=self.judged(records, dropped),
+            came_per_s=(len(offered.records) + offered.dropped) / (seconds * (1.0 - SETTLING)) or rate_per_s,
+            records=offered.records,
+            dropped=offered.dropped,
+            verdict=self.judged(offered),
         )
         self.loads.append(found)
         return found
@@ -191,19 +237,34 @@ class _Search:
         return min(found, key=lambda each: each[0].rate_per_s) if found else None
 
 
-async def find_capacity(drives: Drives, slo: Slo, options: BenchOptions, budget_s: float = BUDGET_S) -> Capacity:
+async def find_capacity(
+    drives: Drives,
+    slo: Slo,
+    options: BenchOptions,
+    budget_s: float | None = None,
+    announce: Announce = lambda _text: None,
+) -> Capacity:
     """Search for the highest rate at which the objective is kept, within a budget of time (and the last answers).
 
     Args:
         drives: Sends segments.
         slo: The objective.
         options: How requests arrive and when they are given up.
-        budget_s: How long the search may take.
+        budget_s: How long the search may take; without it as long as a decision needs at this server.
+        announce: Is told how long that is.
     """
-    search = _Search(drives=drives, slo=slo, options=options, budget_s=budget_s)
-    alone, most_per_s = await _what_callers_get(search)
+    search = _Search(drives=drives, slo=slo, options=options, budget_s=budget_s or LEAST_S)
+    if budget_s is None:
+        await _plan(search, announce)
+    alone, most_per_s = await _what_callers_get(search, None if budget_s is None else announce)
     if alone.decision is Outcome.FAIL or search.interrupted or not most_per_s:
         return Capacity(alone=alone, most_per_s=most_per_s, loads=(), found=None, interrupted=search.interrupted)
+    if budget_s is None:
+        likely_s = search.needed_s((1.0 - HEADROOM) * _FIRST_GUESS * most_per_s)
+        likely_s = max(likely_s, search.spent_s / _LEAST_LEFT)
+        if not 1 / _OTHERWISE < likely_s / search.budget_s < _OTHERWISE:
+            announce(plan_sentence(search.slo, likely_s, None))
+        search.budget_s = likely_s
     await _approach(search, most_per_s)
     await _narrow(search, most_per_s)
     best = search.estimate()
@@ -217,7 +278,7 @@ async def find_capacity(drives: Drives, slo: Slo, options: BenchOptions, budget_
         )
     found, limiting = best
     advised = (1.0 - HEADROOM) * found.rate_per_s
-    proof = None if search.interrupted else await _looks(search, advised, max(0.0, budget_s - search.spent_s))
+    proof = None if search.interrupted else await _looks(search, advised, max(0.0, search.budget_s - search.spent_s))
     return Capacity(
         alone=alone,
         most_per_s=most_per_s,
@@ -230,7 +291,23 @@ async def find_capacity(drives: Drives, slo: Slo, options: BenchOptions, budget_
     )
 
 
-async def _what_callers_get(search: _Search) -> tuple[SloVerdict, float]:
+async def _plan(search: _Search, announce: Announce) -> None:
+    """Ask a few times alone, and set and announce a budget that suffices for a decision."""
+    driven = await search.send(
+        Segment(name="alone", load=ClosedLoop(users=1, requests=_ALONE_REQUESTS), first_item=search.num_sent)
+    )
+    if (alone_s := _answer_s(driven)) is not None:
+        search.budget_s = search.needed_s(pace_of_one(alone_s))
+        announce(plan_sentence(search.slo, search.budget_s, None))
+
+
+def _answer_s(driven: Driven) -> float | None:
+    """Return the mean time of an answer; None without one."""
+    stays_ns = [(each.ended_ns or 0) - (each.sent_ns or 0) for each in answers_of(driven.records)]
+    return sum(stays_ns) / len(stays_ns) / NS_PER_S if stays_ns else None
+
+
+async def _what_callers_get(search: _Search, announce: Announce | None) -> tuple[SloVerdict, float]:
     """Return the verdict on one caller, and what more and more callers get done at most per second."""
     seconds = _LADDER_SHARE * search.budget_s
     alone: SloVerdict | None = None
@@ -244,7 +321,9 @@ async def _what_callers_get(search: _Search) -> tuple[SloVerdict, float]:
                 first_item=search.num_sent,
             )
         )
-        alone = alone or search.judged(driven.records, 0)
+        alone = alone or search.judged(Offered(records=tuple(driven.records)))
+        if announce is not None and users == 1 and (alone_s := _answer_s(driven)) is not None:
+            announce(plan_sentence(search.slo, search.needed_s(pace_of_one(alone_s)), search.budget_s))
         done_per_s = answers_per_s(driven)
         gained = done_per_s > _STILL_GAINS * most_per_s
         if done_per_s > most_per_s:
@@ -294,21 +373,23 @@ async def _looks(search: _Search, rate_per_s: float, seconds: float) -> SloVerdi
     if rate_per_s * seconds < 1:
         return None
     parts = (0.25, 0.25, 0.5) if 0.25 * rate_per_s * seconds >= _LEAST_PER_LOOK else (1.0,)
-    records: tuple[RequestRecord, ...] = ()
-    dropped = 0
+    offered = Offered()
     verdict: SloVerdict | None = None
     for look, part in enumerate(parts):
-        more, unsent = await search.offer(rate_per_s, part * seconds)
-        records, dropped = records + more, dropped + unsent
+        offered += await search.offer(rate_per_s, part * seconds)
         alpha = alpha_spent(look) if len(parts) == len(SPENDING) else ALPHA
-        verdict = search.judged(records, dropped, alpha)
+        verdict = search.judged(offered, alpha)
         if search.interrupted or verdict.decision is not Outcome.UNDECIDED:
             break
     return verdict
 
 
-async def slo(run: "MeasuredRun", *, budget_s: float = BUDGET_S) -> Conclusion:
+async def slo(
+    run: "MeasuredRun", *, budget_s: float | None = None, announce: Announce = lambda _text: None
+) -> Conclusion:
     """Judge `options.rate`, or search for the highest rate that keeps `options.slo`.
+
+    Without a budget it takes as long as a decision needs; how long that is, is announced as soon as it is known.
 
     Raises:
         ConfigError: There is no objective, or it cannot be read.
@@ -325,9 +406,9 @@ async def slo(run: "MeasuredRun", *, budget_s: float = BUDGET_S) -> Conclusion:
             Segment(name="warm-up", load=ClosedLoop(users=1, requests=warmup), phase=Phase.WARMUP), overload=True
         )
     if options.rate:
-        return await _at_rate(run, objective, options.rate, budget_s)
+        return await _at_rate(run, objective, options.rate, budget_s, announce)
     run.expected_s = budget_s
-    return _capacity_conclusion(await find_capacity(run, objective, options, budget_s), objective)
+    return _capacity_conclusion(await find_capacity(run, objective, options, budget_s, announce), objective)
 
 
 class MeasuredRun(Drives, Protocol):
@@ -337,15 +418,20 @@ class MeasuredRun(Drives, Protocol):
     expected_s: float | None
 
 
-async def _at_rate(run: MeasuredRun, objective: Slo, rate_per_s: float, budget_s: float) -> Conclusion:
-    """Judge one rate for the time that the options say, or the budget."""
+async def _at_rate(
+    run: MeasuredRun, objective: Slo, rate_per_s: float, budget_s: float | None, announce: Announce
+) -> Conclusion:
+    """Judge one rate for the time that the options say, or that a decision needs."""
     options = run.options
-    seconds = options.duration_s or (options.requests / rate_per_s if options.requests else budget_s)
+    given_s = options.duration_s or (options.requests / rate_per_s if options.requests else budget_s)
+    needed_s = proof_s(objective, rate_per_s, judged_share=1.0 - SETTLING)
+    seconds = needed_s if given_s is None else given_s
+    announce(plan_sentence(objective, needed_s, given_s))
     run.expected_s = seconds
     search = _Search(drives=run, slo=objective, options=options, budget_s=seconds)
     longest_s = max((bound.limit_s for bound in objective.bounds), default=0.0)
     search.most_in_flight = math.ceil(2 * rate_per_s * longest_s) + 64
-    verdict = await _looks(search, rate_per_s, seconds) or search.judged((), 0)
+    verdict = await _looks(search, rate_per_s, seconds) or search.judged(Offered())
     return Conclusion(
         outcome=verdict.decision,
         exit_code=_EXITS[verdict.decision],
@@ -472,36 +558,6 @@ def _capacity_sentences(found: Capacity, rate: HighestRate, advised_per_s: float
     if found.interrupted:
         sentences.append(say("The search was interrupted; these are the figures so far."))
     return tuple(sentences)
-
-
-def clause_table(verdict: SloVerdict) -> Table:
-    """Show what is known about each clause."""
-    return Table(
-        title=say("Objective"),
-        headings=(
-            say("clause"),
-            say("verdict"),
-            say("may miss"),
-            say("missed"),
-            say("requests"),
-            say("worth"),
-            say("true share between"),
-            say("more to decide"),
-        ),
-        rows=tuple(
-            (
-                each.clause.text,
-                each.decision.value.upper(),
-                f"{each.clause.allowed:.2%}",
-                f"{each.miss_share:.2%}",
-                each.n,
-                each.independent,
-                f"{each.low:.2%} - {each.high:.2%}",
-                each.more_requests,
-            )
-            for each in verdict.clauses
-        ),
-    )
 
 
 def loads_table(loads: Sequence[Load]) -> Table:

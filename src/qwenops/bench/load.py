@@ -114,7 +114,13 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
         if behind is not None:
             sentences.append(behind)
         if slo is not None:
-            verdict = judge(driven.records, slo, dropped=driven.dropped, timeout_s=run.options.timeout_s)
+            verdict = judge(
+                driven.records,
+                slo,
+                dropped=driven.dropped,
+                unsent_ns=driven.unsent_ns,
+                timeout_s=run.options.timeout_s,
+            )
             verdicts.append({"segment": summary.segment, **verdict_data(verdict)})
             sentences.append(
                 say(

@@ -55,3 +55,17 @@ class Driven:
     dropped: int = 0
     """Requests that the client did not send because of `max_in_flight`."""
     interrupted: bool = False
+
+    @property
+    def unsent_ns(self) -> tuple[int, ...]:
+        """When the requests of a schedule were due that were not sent; empty where that is not known.
+
+        A schedule that was continued after a gap has sent some of them at other times than planned.
+        """
+        if not isinstance(self.segment.load, OpenLoop) or not self.dropped:
+            return ()
+        sent = {each.scheduled_ns for each in self.records}
+        until_ns = self.began_ns + self.window_ns
+        due = (self.began_ns + each for each in self.segment.load.offsets_ns)
+        unsent = tuple(each for each in due if each not in sent and each <= until_ns)
+        return unsent if len(unsent) == self.dropped else ()

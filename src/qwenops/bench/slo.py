@@ -37,6 +37,7 @@ SPENDING = (0.2, 0.3, 0.5)
 
 _MOST_REQUESTS = 10_000_000
 """A verdict that needs more is not worth waiting for."""
+_LAST_NS = 2**63 - 1
 _BY_LOAD = frozenset({Failure.TIMEOUT, Failure.CONNECT})
 _CLAUSE = re.compile(r"([a-z][a-z0-9_.]*)\s*(?:p\s*(\d+(?:\.\d+)?))?\s*(<=|>=|<|>|=)\s*(.+)")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
@@ -258,6 +259,7 @@ def judge(
     *,
     alpha: float = ALPHA,
     dropped: int = 0,
+    unsent_ns: Sequence[int] = (),
     timeout_s: float | None = None,
 ) -> SloVerdict:
     """Judge the requests of one load against an objective.
@@ -267,13 +269,16 @@ def judge(
         slo: What was promised.
         alpha: How often a server exactly at its limit may pass.
         dropped: Requests that were due and not sent because too many were in flight; they miss everything.
+        unsent_ns: When those of them were due of which that is known: misses that come together are alike, and at the
+            end of the series they would all be.
         timeout_s: When requests are given up. Where latencies come near it, failures depend on one another as they do.
     """
     ordered = sorted(
         (each for each in records if each.failure is not Failure.INTERRUPTED),
         key=lambda record: (record.scheduled_ns, record.index),
     )
-    verdicts = tuple(_judge_clause(ordered, slo, clause, alpha, dropped, timeout_s) for clause in slo.clauses)
+    unsent = np.array([*sorted(unsent_ns)[:dropped], *[_LAST_NS] * (dropped - len(unsent_ns))], dtype=np.int64)
+    verdicts = tuple(_judge_clause(ordered, slo, clause, alpha, unsent, timeout_s) for clause in slo.clauses)
     decisions = {each.decision for each in verdicts}
     open_ones = [each.more_requests for each in verdicts if each.decision is Outcome.UNDECIDED]
     decision: Decision = (
@@ -352,15 +357,13 @@ def _judge_clause(
     slo: Slo,
     clause: SloClause,
     alpha: float,
-    dropped: int,
+    unsent_ns: npt.NDArray[np.int64],
     timeout_s: float | None,
 ) -> ClauseVerdict:
     judged = [(record, missed) for record in records if (missed := slo.missed(clause, record)) is not None]
-    misses = np.array([missed for _, missed in judged] + [True] * dropped, dtype=np.bool_)
-    latencies = np.array(
-        [_latency(clause, record) for record, _ in judged] + [math.inf] * dropped,
-        dtype=np.float64,
-    )
+    places = np.searchsorted(np.array([record.scheduled_ns for record, _ in judged], dtype=np.int64), unsent_ns)
+    misses = np.insert(np.array([missed for _, missed in judged], dtype=np.bool_), places, values=True)
+    latencies = np.insert(np.array([_latency(clause, record) for record, _ in judged]), places, math.inf)
     time = _time(clause, misses, latencies, records, timeout_s)
     n, count = int(misses.size), int(misses.sum())
     shared = alpha / len(slo.clauses)

@@ -7,6 +7,7 @@ from qwenops.bench.conclusion import Cell, Table
 from qwenops.bench.definitions import METRICS
 from qwenops.bench.record import NS_PER_S
 from qwenops.bench.segment import ClosedLoop, Driven
+from qwenops.bench.slo import SloVerdict
 from qwenops.bench.stats import Distribution, Estimate, Summary, measure
 from qwenops.bench.window import NOTABLE_RAMP
 from qwenops.text import Text, say
@@ -94,6 +95,36 @@ def detail_table(title: str, summary: Summary) -> Table:
         title=title,
         headings=(say("latency"), "n", say("mean"), say("median"), "p90", "p95", "p99", say("longest")),
         rows=tuple(rows),
+    )
+
+
+def clause_table(verdict: SloVerdict) -> Table:
+    """Show what is known about each clause."""
+    return Table(
+        title=say("Objective"),
+        headings=(
+            say("clause"),
+            say("verdict"),
+            say("may miss"),
+            say("missed"),
+            say("requests"),
+            say("worth"),
+            say("true share between"),
+            say("more to decide"),
+        ),
+        rows=tuple(
+            (
+                each.clause.text,
+                each.decision.value.upper(),
+                f"{each.clause.allowed:.2%}",
+                f"{each.miss_share:.2%}",
+                each.n,
+                each.independent,
+                f"{each.low:.2%} - {each.high:.2%}",
+                each.more_requests,
+            )
+            for each in verdict.clauses
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import click
 from qwenops.cli.bench_run import Measurement, Wanted, bench_options, ladder, measure, measure_flags, target_argument
 from qwenops.cli.flags import settings
 from qwenops.cli.help import Flag, Operand
-from qwenops.cli.terminal import NAME
+from qwenops.cli.terminal import NAME, Terminal
 from qwenops.errors import ConfigError
 from qwenops.text import say
 
@@ -92,13 +92,11 @@ def stress(ctx: click.Context, /, target: str, users_text: str, under: tuple[str
 @click.pass_context
 def slo(ctx: click.Context, /, target: str, **asked: Any) -> None:
     """Find the capacity."""
-    from qwenops.bench.capacity import BUDGET_S
     from qwenops.bench.capacity import slo as act
 
-    options = bench_options(ctx)
-    budget_s = options.duration_s or BUDGET_S
+    options, tell = bench_options(ctx), ctx.ensure_object(Terminal).tell
     wanted = Wanted(verb="slo", targets={"": target}, options=options, **asked)
-    measure(ctx, wanted, lambda run: act(run, budget_s=budget_s))
+    measure(ctx, wanted, lambda run: act(run, budget_s=options.duration_s, announce=tell))
 
 
 @click.command(

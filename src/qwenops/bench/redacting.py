@@ -1,6 +1,6 @@
 """What a server said about a request, without what it repeats of the request: prompts are recorded only where wanted.
 
-Pure. Servers quote as they like, so a prompt is looked for as it is, with its white space folded, and as JSON writes it.
+Pure. Servers quote as they like, so a prompt is looked for as it is, with its blanks folded, and as JSON writes it.
 """
 
 import json

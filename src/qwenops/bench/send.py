@@ -7,7 +7,7 @@ chunks nothing happens but that; what can wait is worked out when the answer is 
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,30 +102,113 @@ class FirstAnswer:
         return self.at_ns
 
 
-class _Trace:
-    """The moments of one request while it is in flight."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Why a request has no good answer, in words."""
+
+    failure: Failure
+    message: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What the records of one target have in common."""
+
+    origin_ns: int
+    """The run's origin on the clock; records count from it."""
+    name: str = ""
+    """What records call the target; empty where there is only one."""
+    record_text: bool = False
+    """Whether prompt and answer go into the record."""
+
+
+class Trace:
+    """The moments of one request, whoever waits for them and however."""
 
     __slots__ = (
         *("answer", "connected_ns", "finish_reason", "first_byte_ns", "num_ids", "parts", "stamps", "tries", "usage"),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, record_text: bool = False) -> None:
+        """Begin before the request is sent."""
         self.tries = 1
         self.connected_ns: int | None = None
         self.first_byte_ns: int | None = None
         self.stamps: list[int] = []
         self.answer = FirstAnswer()
-        self.parts: list[str] = []
+        self.parts: list[str] | None = [] if record_text else None
         self.num_ids = 0
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
 
+    def take(self, chunk: Chunk, now_ns: Callable[[], int]) -> None:
+        """Note when content comes; the only code that runs for each chunk."""
+        text = chunk.text
+        if text:
+            if not chunk.is_added:
+                moment_ns = now_ns()
+                self.stamps.append(moment_ns)
+                if self.answer.at_ns is None:
+                    self.answer.push(text, moment_ns, self.stamps[0])
+            if self.parts is not None:
+                self.parts.append(text)
+        self.num_ids += len(chunk.token_ids)
+        if chunk.finish_reason is not None:
+            self.finish_reason = chunk.finish_reason
+            self.usage = chunk.usage
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fault:
-    failure: Failure
-    message: str
-    retry_after_s: float | None = None
+    def fault(self) -> Fault | None:
+        """Return what is wrong with an answer that ended without an error; None where nothing is."""
+        if self.finish_reason is None:
+            return Fault(failure=Failure.CUT, message="the stream ended before its end")
+        if not self.stamps:
+            return Fault(failure=Failure.EMPTY, message="the answer holds no content")
+        return None
+
+    def record(
+        self,
+        errand: "Errand",
+        fault: Fault | None,
+        when_ns: tuple[int, int, int],
+        setting: Setting,
+        user: int | None = None,
+    ) -> RequestRecord:
+        """Return the record; `when_ns` is when it was due, when it was sent, and when it was over, on the clock."""
+        scheduled_ns, sent_ns, ended_ns = when_ns
+        stamps, usage, origin_ns = self.stamps, self.usage, setting.origin_ns
+        first_ns = stamps[0] if stamps else None
+        completion_tokens, source = _tokens(self, is_whole=fault is None)
+        return RequestRecord(
+            index=errand.index,
+            segment=errand.segment,
+            phase=errand.phase,
+            item=errand.ask.item,
+            prompt_hash=errand.ask.prompt_hash,
+            user=user,
+            target=setting.name,
+            scheduled_ns=scheduled_ns - origin_ns,
+            sent_ns=sent_ns - origin_ns,
+            tries=self.tries,
+            connected_ns=_since(self.connected_ns, origin_ns),
+            first_byte_ns=_since(self.first_byte_ns, origin_ns),
+            first_content_ns=_since(first_ns, origin_ns),
+            first_answer_ns=_since(self.answer.finish(first_ns), origin_ns),
+            last_content_ns=_since(stamps[-1] if stamps else None, origin_ns),
+            ended_ns=ended_ns - origin_ns,
+            chunk_gaps_us=_gaps_us(stamps),
+            prompt_tokens=said_count(usage, "prompt_tokens"),
+            completion_tokens=completion_tokens,
+            cached_tokens=said_count(usage, "cached_tokens"),
+            token_source=source,
+            finish_reason=self.finish_reason.value if self.finish_reason else None,
+            failure=fault.failure if fault else None,
+            message=_message(errand.ask, fault, setting),
+            retry_after_s=fault.retry_after_s if fault else None,
+            reported=dict(usage.reported) if usage else {},
+            prompt=_prompt_text(errand.ask) if setting.record_text else None,
+            answer=None if self.parts is None else "".join(self.parts),
+        )
 
 
 class Line:
@@ -155,10 +238,10 @@ class Line:
         self.clock = clock
         self.origin_ns = origin_ns
         self.name = name
+        self._setting = Setting(origin_ns=origin_ns, name=name, record_text=record_text)
         self._timeout_s = timeout_s
-        self._record_text = record_text
-        self._traces: dict[str, _Trace] = {}
-        self._given_up = _Fault(failure=Failure.INTERRUPTED, message="the run was stopped")
+        self._traces: dict[str, Trace] = {}
+        self._given_up = Fault(failure=Failure.INTERRUPTED, message="the run was stopped")
         target.listen_moments(self._moment)
 
     def close(self) -> None:
@@ -177,56 +260,39 @@ class Line:
 
     def give_up_as(self, failure: Failure, message: str) -> None:
         """Say what a request is recorded as whose task is cancelled from now on."""
-        self._given_up = _Fault(failure=failure, message=message)
+        self._given_up = Fault(failure=failure, message=message)
 
     async def send(self, errand: Errand, scheduled_ns: int, user: int | None = None) -> RequestRecord:
         """Send it and return its record, whatever happens; `scheduled_ns` is on the clock.
 
         A task that is cancelled returns its record too, so that whoever started it knows what became of the request.
         """
-        trace = self._traces[errand.request.id] = _Trace()
-        fault: _Fault | None = None
+        trace = self._traces[errand.request.id] = Trace(record_text=self._setting.record_text)
+        fault: Fault | None = None
         sent_ns = self.clock.now_ns()
         stream = self.target.engine.generate(errand.request)
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._read(stream, trace)
         except TimeoutError:
-            fault = _Fault(failure=Failure.TIMEOUT, message=f"no whole answer within {self._timeout_s:g} s")
+            fault = Fault(failure=Failure.TIMEOUT, message=f"no whole answer within {self._timeout_s:g} s")
         except asyncio.CancelledError:
             fault = self._given_up
         except QwenOpsError as error:
-            fault = _Fault(failure=failure_of(error), message=_english(error), retry_after_s=error.retry_after_s)
+            fault = fault_of(error)
         finally:
             ended_ns = self.clock.now_ns()
             del self._traces[errand.request.id]
         if fault is not None:
             await _close(stream)
-        elif trace.finish_reason is None:
-            fault = _Fault(failure=Failure.CUT, message="the stream ended before its end")
-        elif not trace.stamps:
-            fault = _Fault(failure=Failure.EMPTY, message="the answer holds no content")
-        return self._record(errand, trace, fault, (scheduled_ns, sent_ns, ended_ns), user)
+        else:
+            fault = trace.fault()
+        return trace.record(errand, fault, (scheduled_ns, sent_ns, ended_ns), self._setting, user)
 
-    async def _read(self, stream: AsyncIterator[Chunk], trace: _Trace) -> None:
-        """Note when content comes; the only code that runs for each chunk."""
-        now_ns, stamps, answer = self.clock.now_ns, trace.stamps, trace.answer
-        parts = trace.parts if self._record_text else None
+    async def _read(self, stream: AsyncIterator[Chunk], trace: Trace) -> None:
+        now_ns, take = self.clock.now_ns, trace.take
         async for chunk in stream:
-            text = chunk.text
-            if text and not chunk.is_added:
-                moment_ns = now_ns()
-                stamps.append(moment_ns)
-                if answer.at_ns is None:
-                    answer.push(text, moment_ns, stamps[0])
-                if parts is not None:
-                    parts.append(text)
-            elif text and parts is not None:
-                parts.append(text)
-            trace.num_ids += len(chunk.token_ids)
-            if chunk.finish_reason is not None:
-                trace.finish_reason = chunk.finish_reason
-                trace.usage = chunk.usage
+            take(chunk, now_ns)
 
     def _moment(self, request_id: str, moment: Moment) -> None:
         trace = self._traces.get(request_id)
@@ -239,51 +305,10 @@ class Line:
         else:
             trace.tries += 1
 
-    def _record(
-        self, errand: Errand, trace: _Trace, fault: _Fault | None, when_ns: tuple[int, int, int], user: int | None
-    ) -> RequestRecord:
-        scheduled_ns, sent_ns, ended_ns = when_ns
-        stamps, usage = trace.stamps, trace.usage
-        first_ns = stamps[0] if stamps else None
-        completion_tokens, source = _tokens(trace, is_whole=fault is None)
-        return RequestRecord(
-            index=errand.index,
-            segment=errand.segment,
-            phase=errand.phase,
-            item=errand.ask.item,
-            prompt_hash=errand.ask.prompt_hash,
-            user=user,
-            target=self.name,
-            scheduled_ns=scheduled_ns - self.origin_ns,
-            sent_ns=sent_ns - self.origin_ns,
-            tries=trace.tries,
-            connected_ns=self._since(trace.connected_ns),
-            first_byte_ns=self._since(trace.first_byte_ns),
-            first_content_ns=self._since(first_ns),
-            first_answer_ns=self._since(trace.answer.finish(first_ns)),
-            last_content_ns=self._since(stamps[-1] if stamps else None),
-            ended_ns=ended_ns - self.origin_ns,
-            chunk_gaps_us=_gaps_us(stamps),
-            prompt_tokens=said_count(usage, "prompt_tokens"),
-            completion_tokens=completion_tokens,
-            cached_tokens=said_count(usage, "cached_tokens"),
-            token_source=source,
-            finish_reason=trace.finish_reason.value if trace.finish_reason else None,
-            failure=fault.failure if fault else None,
-            message=self._message(errand.ask, fault),
-            retry_after_s=fault.retry_after_s if fault else None,
-            reported=dict(usage.reported) if usage else {},
-            prompt=_prompt_text(errand.ask) if self._record_text else None,
-            answer="".join(trace.parts) if self._record_text else None,
-        )
 
-    def _message(self, ask: Ask, fault: _Fault | None) -> str:
-        if fault is None or self._record_text:
-            return fault.message if fault else ""
-        return without(fault.message, [each.content for each in ask.messages.messages])
-
-    def _since(self, at_ns: int | None) -> int | None:
-        return None if at_ns is None else at_ns - self.origin_ns
+def fault_of(error: QwenOpsError) -> Fault:
+    """Return what an error means for the request that it ended."""
+    return Fault(failure=failure_of(error), message=str(error.message), retry_after_s=error.retry_after_s)
 
 
 def failure_of(error: QwenOpsError) -> Failure:
@@ -291,11 +316,18 @@ def failure_of(error: QwenOpsError) -> Failure:
     return next((failure for classes, failure in _FAILURES if isinstance(error, classes)), Failure.FAILED)
 
 
-def _english(error: QwenOpsError) -> str:
-    return str(error.message)
+def _message(ask: Ask, fault: Fault | None, setting: Setting) -> str:
+    """Return what went wrong; without what it repeats of the prompt, unless that is recorded anyway."""
+    if fault is None or setting.record_text:
+        return fault.message if fault else ""
+    return without(fault.message, [each.content for each in ask.messages.messages])
 
 
-def _tokens(trace: _Trace, *, is_whole: bool) -> tuple[int | None, TokenSource | None]:
+def _since(at_ns: int | None, origin_ns: int) -> int | None:
+    return None if at_ns is None else at_ns - origin_ns
+
+
+def _tokens(trace: Trace, *, is_whole: bool) -> tuple[int | None, TokenSource | None]:
     """Return how many tokens the answer has, and who says so; that of a failed one is not guessed."""
     said = said_count(trace.usage, "completion_tokens")
     if said is not None:

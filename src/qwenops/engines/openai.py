@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
-from qwenops.engines.openai_answer import Answer
-from qwenops.engines.openai_body import DISPENSABLE, chat_body, completion_body
+from qwenops.engines.openai_answer import JSON, NO_STREAM, Answer, page_for_people
+from qwenops.engines.openai_body import chat_body, completion_body
 from qwenops.engines.options import EngineOptions
 from qwenops.engines.remote import OnMoment, Remote, checked_url
 from qwenops.engines.seam import EngineHealth, EngineInfo, EngineState
 from qwenops.engines.sse import EventReader
+from qwenops.engines.unknown import UnknownFields
 from qwenops.errors import (
     ConfigError,
     EngineError,
@@ -37,15 +38,8 @@ if TYPE_CHECKING:
 MAX_WHOLE_BYTES = 64 * 1024**2
 """Of an answer that is not a stream."""
 
-_JSON = "application/json"
-_NO_STREAM = frozenset({_JSON, "text/html"})
 _ENDPOINT = re.compile(r"/(chat/completions|completions|models|responses)/?$")
 _HAS_VERSION = re.compile(r"/v\d+[a-z0-9]*(/|$)")
-_UNKNOWN = re.compile(
-    r"unknown|not known|unrecogni[sz]ed|unexpected|unsupported|extra"
-    r"|not (supported|permitted|allowed)|does not (know|support)",
-    re.IGNORECASE,
-)
 _CONTEXT_NAMES = ("context_tokens", "max_model_len", "context_length", "max_context_length", "n_ctx")
 
 
@@ -77,8 +71,7 @@ class OpenAIEngine:
         self.model = model
         self._max_running = max_running
         self._notes = dict(notes or {})
-        self._left_out: frozenset[str] = frozenset()
-        self._taken: set[str] = set()
+        self._unknown = UnknownFields()
         self._running = 0
 
     @property
@@ -94,7 +87,7 @@ class OpenAIEngine:
             logprobs=True,
             structure=True,
             notes={**self._notes, **self.remote.notes},
-            left_out=tuple(sorted(self._left_out)),
+            left_out=tuple(sorted(self._unknown.left_out)),
             health=EngineHealth(
                 state=EngineState.CLOSED if self.remote.is_closed else EngineState.READY, running=self._running
             ),
@@ -114,7 +107,7 @@ class OpenAIEngine:
             response = await self._accepted(request)
             try:
                 answer = Answer(self.remote.url, thinking=_thinks(request.prompt))
-                if response.content_type in _NO_STREAM:
+                if response.content_type in NO_STREAM:
                     chunk = answer.take(await self._whole(response))
                     if chunk is not None:
                         yield chunk
@@ -141,7 +134,7 @@ class OpenAIEngine:
         """Send a request, without the fields that the server turns out not to know."""
         path, body = self._asked(request)
         while True:
-            sent = self._without(body)
+            sent = self._unknown.without(body)
             try:
                 response = await self.remote.post(path, sent, request_id=request.id, trace=request.trace)
             except InvalidRequestError as error:
@@ -149,16 +142,13 @@ class OpenAIEngine:
                     raise
                 self.remote.tell(request.id, "again")
             else:
-                self._taken |= sent.keys()
+                self._unknown.took(sent)
                 return response
 
     async def _whole(self, response: "aiohttp.ClientResponse") -> bytes:
         """Return the body of an answer that is no stream."""
-        if response.content_type != _JSON:
-            raise MalformedAnswerError(
-                say("{url} answered with a page for people.", url=self.remote.url),
-                hint=say("Check that the address is that of a server with OpenAI's API."),
-            )
+        if response.content_type != JSON:
+            raise page_for_people(self.remote.url)
         return await self.remote.whole(response, MAX_WHOLE_BYTES)
 
     async def aclose(self) -> None:
@@ -181,32 +171,14 @@ class OpenAIEngine:
             return "/chat/completions", chat_body(model, prompt, sampling, self.model.owner)
         return "/completions", completion_body(model, prompt, sampling, self.model.owner)
 
-    def _without(self, body: dict[str, Any]) -> dict[str, Any]:
-        if not self._left_out:
-            return body
-        return {name: value for name, value in body.items() if name not in self._left_out}
-
     def _leave_out(self, body: Mapping[str, Any], error: InvalidRequestError) -> bool:
-        """Learn from the refusal of `body` which of its fields the server does not know; say whether there are any."""
-        if type(error) is not InvalidRequestError or not _UNKNOWN.search(error.message):
+        """Learn from the refusal of `body` what the server does not know; say whether that is anything."""
+        if not self._unknown.learn(body, error):
             return False
-        named = _named(body, error)
-        # Without a name it can be any of those that the server never took; if it took all, it is about something else.
-        unknown = (named or body.keys() - self._taken) & set(DISPENSABLE)
-        if not unknown:
-            return False
-        self._left_out |= unknown
         self._notes["left_out"] = say(
-            "The server does not know {fields}; requests go without.", fields=", ".join(sorted(self._left_out))
+            "The server does not know {fields}; requests go without.", fields=", ".join(self.info.left_out)
         )
         return True
-
-
-def _named(body: Mapping[str, Any], error: InvalidRequestError) -> set[str]:
-    """Return the fields of a body that a refusal names."""
-    words = re.split(r"\bexpected\b", error.message)[0]  # what follows are the fields that the server knows
-    quoted = {name for name in body if error.param == name or re.search(rf"(?:['\"`\[{{]|body\.){name}\b", words)}
-    return quoted or {name for name in DISPENSABLE if name in body and re.search(rf"\b{name}\b", words)}
 
 
 def _thinks(prompt: Prompt) -> bool:

@@ -17,6 +17,9 @@ from qwenops.generation import Chunk, FinishReason, TokenLogprob, Usage
 from qwenops.text import say
 
 DONE = b"[DONE]"
+JSON = "application/json"
+NO_STREAM = frozenset({JSON, "text/html"})
+"""Kinds of content that are not sent piece by piece."""
 _LENGTHS = frozenset({"length", "max_tokens"})
 _FAILURES = frozenset({"error", "abort"})
 
@@ -131,6 +134,14 @@ class Answer:
             raise failure
         self._usage = piece.get("usage") or self._usage
         self._timings = piece.get("timings") or self._timings
+
+
+def page_for_people(url: str) -> MalformedAnswerError:
+    """Return the error that an answer is which is no JSON."""
+    return MalformedAnswerError(
+        say("{url} answered with a page for people.", url=url),
+        hint=say("Check that the address is that of a server with OpenAI's API."),
+    )
 
 
 def _usage(told: Mapping[str, Any] | None, timings: Mapping[str, Any] | None) -> Usage | None:

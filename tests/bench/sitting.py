@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwenops.bench.capacity import slo
 from qwenops.bench.clock import running_clock
 from qwenops.bench.comparing import Plan, compare_targets
 from qwenops.bench.conclusion import Conclusion
@@ -17,6 +16,7 @@ from qwenops.bench.options import BenchOptions
 from qwenops.bench.quick import quick
 from qwenops.bench.run import Opening, Run, begin, finish
 from qwenops.bench.simulated import loop
+from qwenops.bench.slo import slo
 from qwenops.bench.soak import soak
 from qwenops.bench.stress import stress
 from qwenops.bench.targets import open_target

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qwenops.bench.objective import judge, parse_slo
 
 from qwenops.bench.calibrate import calibrate
-from qwenops.bench.capacity import find_capacity
 from qwenops.bench.checks.truth import order_statistic
 from qwenops.bench.checks.virtual import true_times, virtual_run
 from qwenops.bench.clock import RealClock
@@ -42,7 +42,7 @@ from qwenops.bench.simulated.model import ServerModel
 from qwenops.bench.simulated.options import SimulatedOptions
 from qwenops.bench.simulated.process import simulated_process
 from qwenops.bench.simulated.server import serve_simulated
-from qwenops.bench.slo import judge, parse_slo
+from qwenops.bench.slo import find_capacity
 from qwenops.bench.stats import Summary, summarise
 from qwenops.bench.targets import open_target
 from qwenops.bench.workload import open_workload

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from qwenops.bench.resampling import figure, paired_logs
+from qwenops.bench.objective import parse_slo
 
 from qwenops.bench.clock import running_clock
 from qwenops.bench.conclusion import Outcome
@@ -15,10 +15,10 @@ from qwenops.bench.folder import RecordedRun
 from qwenops.bench.gate import Threshold, gate, gate_conclusion, junit, markdown, read_side
 from qwenops.bench.load import load
 from qwenops.bench.options import BenchOptions
+from qwenops.bench.resampling import figure, paired_logs
 from qwenops.bench.run import Opening, begin, finish
 from qwenops.bench.segment import Driven
 from qwenops.bench.simulated import loop
-from qwenops.bench.slo import parse_slo
 from qwenops.bench.stats import summarise, summary_data
 from qwenops.bench.targets import open_target
 from qwenops.errors import ConfigError, InvalidRunError, RunFolderError

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from qwenops.bench.objective import parse_slo
 
 from qwenops.bench.conclusion import EXIT_INCONCLUSIVE, Conclusion, Outcome
 from qwenops.bench.folder import read_lines, read_records
@@ -15,7 +16,6 @@ from qwenops.bench.run import Opening, Run, begin, finish
 from qwenops.bench.segment import ClosedLoop, Segment
 from qwenops.bench.simulated.engine import open_simulated
 from qwenops.bench.simulated.loop import VirtualClock, run
-from qwenops.bench.slo import parse_slo
 from qwenops.bench.soak import EXIT_UNSTABLE, soak, summarise_journal
 from qwenops.bench.stats import summarise
 from qwenops.bench.target import Target

@@ -17,7 +17,7 @@ from qwenops.bench.stress import stress, usual_bound
 from qwenops.bench.targets import open_target
 from qwenops.bench.under import Limits
 from qwenops.errors import ConfigError
-from tests.bench.test_slo import record
+from tests.bench.test_objective import record
 
 
 def climb(folder: Path, target_text: str, *, stop_after: int | None = None, **asked: Any) -> Conclusion:

@@ -7,7 +7,7 @@ A server that does one request in twenty seconds needs hours for that, and nobod
 Pure: no clock, no network.
 """
 
-from qwenops.bench.slo import ALPHA, SPENDING, Slo, SloClause, alpha_spent, more_to_decide
+from qwenops.bench.objective import ALPHA, SPENDING, Slo, SloClause, alpha_spent, more_to_decide
 from qwenops.options import format_seconds
 from qwenops.text import Text, say
 

@@ -4,7 +4,7 @@ A slow request makes those behind it slow too: near saturation misses come in bu
 requests may say no more than ten. Taking them as independent passes a queue at exactly its limit most of the time. So
 requests are judged by blocks as long as the correlation time of their latencies (Sokal's estimate: the autocorrelations
 summed up to a window of five such times). That estimate is too short for a run that has seen few blocks, so a verdict
-that something is good makes it longer by a margin, found by simulation (`tests/bench/test_slo.py`). Pure.
+that something is good makes it longer by a margin, found by simulation (`tests/bench/test_objective.py`). Pure.
 """
 
 import math

@@ -36,10 +36,10 @@ from qwenops.bench.conclusion import (
 )
 from qwenops.bench.definitions import Better
 from qwenops.bench.folder import MANIFEST_FILE, RecordedRun, read_run
+from qwenops.bench.objective import Slo, judge
 from qwenops.bench.record import Phase
 from qwenops.bench.resampling import Part, check_figure, failed_and_sent, figure, paired_logs
 from qwenops.bench.segment import Driven
-from qwenops.bench.slo import Slo, judge
 from qwenops.bench.stats import parse_measure
 from qwenops.errors import InvalidRunError, RunFolderError
 from qwenops.statistics.samples import binomial_lower, binomial_upper

@@ -11,10 +11,10 @@ from typing import Any
 from qwenops.bench.conclusion import Conclusion, Outcome
 from qwenops.bench.definitions import e2e_s, ttft_s
 from qwenops.bench.load import warm_up
+from qwenops.bench.objective import parse_slo
 from qwenops.bench.record import Phase
 from qwenops.bench.run import Run
 from qwenops.bench.segment import ClosedLoop, Driven, Segment
-from qwenops.bench.slo import parse_slo
 from qwenops.bench.stats import Summary, measure, summarise, summary_data
 from qwenops.bench.tables import (
     detail_table,

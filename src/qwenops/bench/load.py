@@ -9,11 +9,11 @@ from typing import Any
 
 from qwenops.bench.backlog import GROWTH, backlog_of
 from qwenops.bench.conclusion import Conclusion, Outcome
+from qwenops.bench.objective import Slo, judge, parse_slo, verdict_data
 from qwenops.bench.record import Phase
 from qwenops.bench.run import Run
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
-from qwenops.bench.slo import Slo, judge, parse_slo, verdict_data
 from qwenops.bench.stats import Summary, summarise, summary_data
 from qwenops.bench.tables import (
     detail_table,

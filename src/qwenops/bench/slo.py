@@ -1,458 +1,586 @@
-"""Whether a server keeps what was promised: objectives as text, and a verdict that says how sure it is.
+"""`bench slo`: judges a server at a rate, or finds the highest Poisson rate at which it keeps its promise.
 
-    ttft p95 < 2s, e2e p99 < 20s, errors < 1%
-    ttft < 2s, tpot < 100ms, goodput > 95%
-
-Each clause says of every request whether it missed, and which share of them may. `ttft p95 < 2s` allows 5 % to miss; a
-bound without a percentile belongs to `goodput`, which asks how many requests meet all bounds at once. So a verdict is
-about a share, and the exact binomial bound of Clopper and Pearson holds for every distribution of latencies. A failed
-request has no latency and misses every clause about one; one that was interrupted says nothing.
-
-Requests that wait for one another are not independent, so they are counted in blocks (`dependence.py`). A server
-exactly at its limit passes in at most `alpha` of all runs. All clauses must pass, so each may take the whole of
-`alpha`; one suffices to fail, so there they share it. Pure: no clock, no network.
+The search begins with callers that wait for their answers (what can it do at most?), brackets the rate with short
+loads, narrows it with longer ones close to it, and spends the rest of its time on a proof 30 % below. Every decision
+depends on recorded answers alone, never on the clock, so a run that is continued decides as it did. Rates may be as low
+as they need to be: nothing here knows a smallest one. The backlog is bounded: what would exceed it is not sent and
+counts as missed.
 """
 
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from qwenops.bench.conclusion import Outcome
-from qwenops.bench.definitions import METRICS, e2e_response_s
-from qwenops.bench.dependence import Series, block_length, correlation_time, midranks
-from qwenops.bench.record import Failure, RequestRecord
+from qwenops.bench.budget import LEAST_S, pace_of_one, plan_sentence, proof_s, search_s
+from qwenops.bench.conclusion import EXIT_INCONCLUSIVE, EXIT_MISSED, Conclusion, Outcome, Table
+from qwenops.bench.highest_rate import HighestRate, Observed, bracket, highest_rate
+from qwenops.bench.objective import (
+    ALPHA,
+    SPENDING,
+    Slo,
+    SloVerdict,
+    alpha_spent,
+    judge,
+    parse_slo,
+    verdict_data,
+)
+from qwenops.bench.options import BenchOptions
+from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
+from qwenops.bench.schedule import arrivals
+from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.bench.tables import clause_table
+from qwenops.bench.window import answers_of, answers_per_s
 from qwenops.errors import ConfigError
-from qwenops.options import SECONDS_BY_UNIT, parse_seconds
-from qwenops.statistics.samples import binomial_lower, binomial_upper
+from qwenops.options import format_seconds
 from qwenops.text import Text, say
 
-ALPHA = 0.05
-SPENDING = (0.2, 0.3, 0.5)
-"""How much of alpha each look at growing data may spend; more looks than these are not allowed."""
+HEADROOM = 0.3
+SETTLING = 0.15
+"""The part of each load that is sent and not judged: it begins with an empty queue."""
 
-_MOST_REQUESTS = 10_000_000
-"""A verdict that needs more is not worth waiting for."""
-_LAST_NS = 2**63 - 1
-_BY_LOAD = frozenset({Failure.TIMEOUT, Failure.CONNECT})
-_CLAUSE = re.compile(r"([a-z][a-z0-9_.]*)\s*(?:p\s*(\d+(?:\.\d+)?))?\s*(<=|>=|<|>|=)\s*(.+)")
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-_EXAMPLE = "ttft p95 < 2s, e2e p99 < 20s, errors < 1%, goodput > 95%"
+_ALONE_REQUESTS = 5
+_LEAST_LEFT = 0.3
+"""Of the budget, that the ladder may take at most."""
+_OTHERWISE = 1.3
+"""A plan that changes by less is not announced again."""
+_LADDER = (1, 2, 4, 8, 16, 32)
+_LADDER_SHARE = 0.03
+"""Of the budget, for each number of callers."""
+_STILL_GAINS = 1.1
+_COARSE_SHARE, _NUM_COARSE = 0.05, 6
+_FINE_UNTIL, _NUM_FINE = 0.75, 5
+_FIRST_GUESS = 0.6
+"""Of what callers that wait get done."""
+_NARROW = 1.4
+"""Bracket, highest by lowest, from which on the curve knows better than the bracket."""
+_ASIDE = (1.0, 0.94, 1.06)
+"""Where the fine loads lie around the estimate: from one place alone no steepness is seen."""
+_LEAST_PER_LOOK = 60
+_SPARE = 8
 
-Misses = npt.NDArray[np.bool_]
-Kind = Literal["percentile", "errors", "goodput"]
+
+Announce = Callable[[Text], None]
+"""Is told, before it takes its time, how long something takes."""
 
 
-Decision = Literal[Outcome.PASS, Outcome.FAIL, Outcome.UNDECIDED]
-"""What requests can prove about an objective."""
-_DECISIONS: Mapping[str, Decision] = {
-    "pass": Outcome.PASS,
-    "fail": Outcome.FAIL,
-    "undecided": Outcome.UNDECIDED,
+class Drives(Protocol):
+    """Sends a segment: `Run`, or a model of a server."""
+
+    async def drive(self, segment: Segment, target: str = "", *, overload: bool = False) -> Driven:
+        """Send it and return what came of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What came of one rate."""
+
+    rate_per_s: float
+    came_per_s: float
+    """What came of the schedule by chance; the misses follow it more than the rate that was meant."""
+    records: tuple[RequestRecord, ...]
+    """Those that are judged."""
+    dropped: int = 0
+    verdict: SloVerdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What the search found."""
+
+    alone: SloVerdict
+    """About one caller at a time."""
+    most_per_s: float
+    """What callers that wait get done; no rate above it can last."""
+    loads: tuple[Load, ...]
+    found: HighestRate | None
+    """None when not even one request at a time keeps the promise, or the search was interrupted at once."""
+    limiting: str = ""
+    """The clause that is missed first."""
+    advised_per_s: float | None = None
+    proof: SloVerdict | None = None
+    """About the advised rate."""
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """What of one or several loads at a rate is judged."""
+
+    records: tuple[RequestRecord, ...] = ()
+    dropped: int = 0
+    unsent_ns: tuple[int, ...] = ()
+    """When those were due, as far as that is known."""
+
+    def __add__(self, later: "Offered") -> "Offered":
+        """Put two loads one after the other."""
+        return Offered(
+            records=self.records + later.records,
+            dropped=self.dropped + later.dropped,
+            unsent_ns=self.unsent_ns + later.unsent_ns,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Search:
+    """A search under way."""
+
+    drives: Drives
+    slo: Slo
+    options: BenchOptions
+    budget_s: float
+    spent_s: float = 0.0
+    num_sent: int = 0
+    num_loads: int = 0
+    most_in_flight: int = 64
+    interrupted: bool = False
+    loads: list[Load] = field(default_factory=list)
+
+    def needed_s(self, pace_per_s: float) -> float:
+        """Return how long a search takes whose proof is sent at this pace."""
+        return search_s(self.slo, pace_per_s, proof_share=1.0 - _FINE_UNTIL, judged_share=1.0 - SETTLING)
+
+    async def send(self, segment: Segment) -> Driven:
+        """Send a segment and account for its time and items."""
+        driven = await self.drives.drive(segment, overload=True)
+        self.spent_s += (driven.ended_ns - driven.began_ns) / NS_PER_S
+        self.num_sent += len(driven.records) + driven.dropped
+        self.interrupted |= driven.interrupted
+        return driven
+
+    async def offer(self, rate_per_s: float, seconds: float) -> Offered:
+        """Offer a rate for some time; return what is to be judged."""
+        self.num_loads += 1
+        offsets = arrivals(
+            self.options.arrivals,
+            rate_per_s,
+            duration_s=seconds,
+            seed=self.options.seed + self.num_loads,
+            burstiness=self.options.burstiness,
+        )
+        driven = await self.send(
+            Segment(
+                name=f"{self.num_loads}: {rate_per_s:.4g}/s",
+                load=OpenLoop(offsets_ns=offsets),
+                duration_s=seconds,
+                first_item=self.num_sent,
+                max_in_flight=self.most_in_flight,
+            )
+        )
+        settled_ns = driven.began_ns + round(SETTLING * seconds * NS_PER_S)
+        unsent_ns = driven.unsent_ns
+        settled = tuple(each for each in unsent_ns if each >= settled_ns)
+        return Offered(
+            records=tuple(each for each in driven.records if each.scheduled_ns >= settled_ns),
+            # Where it is not known when they were due, they were due at any time.
+            dropped=len(settled) if unsent_ns else round((1.0 - SETTLING) * driven.dropped),
+            unsent_ns=settled,
+        )
+
+    def judged(self, offered: Offered, alpha: float = ALPHA) -> SloVerdict:
+        """Judge requests against the objective."""
+        return judge(
+            offered.records,
+            self.slo,
+            alpha=alpha,
+            dropped=offered.dropped,
+            unsent_ns=offered.unsent_ns,
+            timeout_s=self.options.timeout_s,
+        )
+
+    async def load(self, rate_per_s: float, seconds: float) -> Load:
+        """Offer a rate and keep what came of it."""
+        offered = await self.offer(rate_per_s, seconds)
+        found = Load(
+            rate_per_s=rate_per_s,
+            came_per_s=(len(offered.records) + offered.dropped) / (seconds * (1.0 - SETTLING)) or rate_per_s,
+            records=offered.records,
+            dropped=offered.dropped,
+            verdict=self.judged(offered),
+        )
+        self.loads.append(found)
+        return found
+
+    def observed(self, clause: int) -> list[Observed]:
+        """Return what the loads said about one clause."""
+        return [
+            Observed(
+                rate_per_s=load.came_per_s,
+                misses=load.verdict.clauses[clause].misses,
+                n=load.verdict.clauses[clause].n,
+                time=load.verdict.clauses[clause].time,
+            )
+            for load in self.loads
+            if load.verdict.clauses[clause].n
+        ]
+
+    def bracket(self) -> tuple[float | None, float | None]:
+        """Return the highest rate at which every clause seems to be kept, and the lowest at which one does not."""
+        pairs = [
+            bracket(loads, clause.allowed)
+            for index, clause in enumerate(self.slo.clauses)
+            if (loads := self.observed(index))
+        ]
+        good = [low for low, _ in pairs]
+        bad = [high for _, high in pairs if high is not None]
+        lows = [low for low in good if low is not None]
+        return (min(lows) if lows and len(lows) == len(good) else None, min(bad) if bad else None)
+
+    def estimate(self) -> tuple[HighestRate, str] | None:
+        """Return the lowest rate at which a clause stops being kept, and the clause."""
+        found = [
+            (highest_rate(loads, clause.allowed), clause.text)
+            for index, clause in enumerate(self.slo.clauses)
+            if (loads := self.observed(index))
+        ]
+        return min(found, key=lambda each: each[0].rate_per_s) if found else None
+
+
+async def find_capacity(
+    drives: Drives,
+    slo: Slo,
+    options: BenchOptions,
+    budget_s: float | None = None,
+    announce: Announce = lambda _text: None,
+) -> Capacity:
+    """Search for the highest rate at which the objective is kept, within a budget of time (and the last answers).
+
+    Args:
+        drives: Sends segments.
+        slo: The objective.
+        options: How requests arrive and when they are given up.
+        budget_s: How long the search may take; without it as long as a decision needs at this server.
+        announce: Is told how long that is.
+    """
+    search = _Search(drives=drives, slo=slo, options=options, budget_s=budget_s or LEAST_S)
+    if budget_s is None:
+        await _plan(search, announce)
+    alone, most_per_s = await _what_callers_get(search, None if budget_s is None else announce)
+    if alone.decision is Outcome.FAIL or search.interrupted or not most_per_s:
+        return Capacity(alone=alone, most_per_s=most_per_s, loads=(), found=None, interrupted=search.interrupted)
+    if budget_s is None:
+        likely_s = search.needed_s((1.0 - HEADROOM) * _FIRST_GUESS * most_per_s)
+        likely_s = max(likely_s, search.spent_s / _LEAST_LEFT)
+        if not 1 / _OTHERWISE < likely_s / search.budget_s < _OTHERWISE:
+            announce(plan_sentence(search.slo, likely_s, None))
+        search.budget_s = likely_s
+    await _approach(search, most_per_s)
+    await _narrow(search, most_per_s)
+    best = search.estimate()
+    if best is None:
+        return Capacity(
+            alone=alone,
+            most_per_s=most_per_s,
+            loads=tuple(search.loads),
+            found=None,
+            interrupted=search.interrupted,
+        )
+    found, limiting = best
+    advised = (1.0 - HEADROOM) * found.rate_per_s
+    proof = None if search.interrupted else await _looks(search, advised, max(0.0, search.budget_s - search.spent_s))
+    return Capacity(
+        alone=alone,
+        most_per_s=most_per_s,
+        loads=tuple(search.loads),
+        found=found,
+        limiting=limiting,
+        advised_per_s=advised,
+        proof=proof,
+        interrupted=search.interrupted,
+    )
+
+
+async def _plan(search: _Search, announce: Announce) -> None:
+    """Ask a few times alone, and set and announce a budget that suffices for a decision."""
+    driven = await search.send(
+        Segment(name="alone", load=ClosedLoop(users=1, requests=_ALONE_REQUESTS), first_item=search.num_sent)
+    )
+    if (alone_s := _answer_s(driven)) is not None:
+        search.budget_s = search.needed_s(pace_of_one(alone_s))
+        announce(plan_sentence(search.slo, search.budget_s, None))
+
+
+def _answer_s(driven: Driven) -> float | None:
+    """Return the mean time of an answer; None without one."""
+    stays_ns = [(each.ended_ns or 0) - (each.sent_ns or 0) for each in answers_of(driven.records)]
+    return sum(stays_ns) / len(stays_ns) / NS_PER_S if stays_ns else None
+
+
+async def _what_callers_get(search: _Search, announce: Announce | None) -> tuple[SloVerdict, float]:
+    """Return the verdict on one caller, and what more and more callers get done at most per second."""
+    seconds = _LADDER_SHARE * search.budget_s
+    alone: SloVerdict | None = None
+    most_per_s, users_at_most = 0.0, 1
+    for users in _LADDER:
+        driven = await search.send(
+            Segment(
+                name=f"users={users}",
+                load=ClosedLoop(users=users),
+                duration_s=seconds,
+                first_item=search.num_sent,
+            )
+        )
+        alone = alone or search.judged(Offered(records=tuple(driven.records)))
+        if announce is not None and users == 1 and (alone_s := _answer_s(driven)) is not None:
+            announce(plan_sentence(search.slo, search.needed_s(pace_of_one(alone_s)), search.budget_s))
+        done_per_s = answers_per_s(driven)
+        gained = done_per_s > _STILL_GAINS * most_per_s
+        if done_per_s > most_per_s:
+            most_per_s, users_at_most = done_per_s, users
+        if search.interrupted or alone.decision is Outcome.FAIL or not gained:
+            break
+    longest_s = max((bound.limit_s for bound in search.slo.bounds), default=0.0)
+    search.most_in_flight = math.ceil(2 * most_per_s * longest_s) + 2 * users_at_most + _SPARE
+    assert alone is not None  # noqa: S101 -- the ladder has a first step
+    return alone, most_per_s
+
+
+async def _approach(search: _Search, most_per_s: float) -> None:
+    """Bracket the rate with short loads."""
+    rate_per_s = _FIRST_GUESS * most_per_s
+    for _ in range(_NUM_COARSE):
+        # A low rate gets more time, or nothing would come of it.
+        await search.load(rate_per_s, _COARSE_SHARE * search.budget_s)
+        if search.interrupted:
+            return
+        low, high = search.bracket()
+        if low is None:
+            rate_per_s = (high or rate_per_s) / 3
+        elif high is None:
+            if low >= 1.2 * most_per_s:
+                return
+            rate_per_s = min(1.4 * low, 1.25 * most_per_s)
+        elif high < _NARROW * low:
+            return
+        else:
+            rate_per_s = math.sqrt(low * high)
+
+
+async def _narrow(search: _Search, most_per_s: float) -> None:
+    """Spend most of the time close to the rate."""
+    for left in range(_NUM_FINE, 0, -1):
+        best = search.estimate()
+        seconds = (_FINE_UNTIL * search.budget_s - search.spent_s) / left
+        if best is None or search.interrupted or seconds <= 0:
+            return
+        aside = _ASIDE[left % len(_ASIDE)]
+        await search.load(min(best[0].rate_per_s, 1.3 * most_per_s) * aside, seconds)
+
+
+async def _looks(search: _Search, rate_per_s: float, seconds: float) -> SloVerdict | None:
+    """Judge a rate: at most three looks at growing data, and together they spend alpha."""
+    if rate_per_s * seconds < 1:
+        return None
+    parts = (0.25, 0.25, 0.5) if 0.25 * rate_per_s * seconds >= _LEAST_PER_LOOK else (1.0,)
+    offered = Offered()
+    verdict: SloVerdict | None = None
+    for look, part in enumerate(parts):
+        offered += await search.offer(rate_per_s, part * seconds)
+        alpha = alpha_spent(look) if len(parts) == len(SPENDING) else ALPHA
+        verdict = search.judged(offered, alpha)
+        if search.interrupted or verdict.decision is not Outcome.UNDECIDED:
+            break
+    return verdict
+
+
+async def slo(
+    run: "MeasuredRun", *, budget_s: float | None = None, announce: Announce = lambda _text: None
+) -> Conclusion:
+    """Judge `options.rate`, or search for the highest rate that keeps `options.slo`.
+
+    Without a budget it takes as long as a decision needs; how long that is, is announced as soon as it is known.
+
+    Raises:
+        ConfigError: There is no objective, or it cannot be read.
+    """
+    options = run.options
+    if not options.slo.strip():
+        raise ConfigError(
+            say("There is no objective to judge by."), hint=say("Give one, for example --slo 'ttft p95 < 2s'.")
+        )
+    objective = parse_slo(options.slo)
+    warmup = 1 if options.warmup is None else options.warmup
+    if warmup:
+        await run.drive(
+            Segment(name="warm-up", load=ClosedLoop(users=1, requests=warmup), phase=Phase.WARMUP), overload=True
+        )
+    if options.rate:
+        return await _at_rate(run, objective, options.rate, budget_s, announce)
+    run.expected_s = budget_s
+    return _capacity_conclusion(await find_capacity(run, objective, options, budget_s, announce), objective)
+
+
+class MeasuredRun(Drives, Protocol):
+    """What the command needs of `Run`."""
+
+    options: BenchOptions
+    expected_s: float | None
+
+
+async def _at_rate(
+    run: MeasuredRun, objective: Slo, rate_per_s: float, budget_s: float | None, announce: Announce
+) -> Conclusion:
+    """Judge one rate for the time that the options say, or that a decision needs."""
+    options = run.options
+    given_s = options.duration_s or (options.requests / rate_per_s if options.requests else budget_s)
+    needed_s = proof_s(objective, rate_per_s, judged_share=1.0 - SETTLING)
+    seconds = needed_s if given_s is None else given_s
+    announce(plan_sentence(objective, needed_s, given_s))
+    run.expected_s = seconds
+    search = _Search(drives=run, slo=objective, options=options, budget_s=seconds)
+    longest_s = max((bound.limit_s for bound in objective.bounds), default=0.0)
+    search.most_in_flight = math.ceil(2 * rate_per_s * longest_s) + 64
+    verdict = await _looks(search, rate_per_s, seconds) or search.judged(Offered())
+    return Conclusion(
+        outcome=verdict.decision,
+        exit_code=_EXITS[verdict.decision],
+        sentences=(_verdict_sentence(verdict, rate_per_s), *_failures(verdict)),
+        tables=(clause_table(verdict),),
+        data={"slo": objective.text, "rate_per_s": rate_per_s, "verdict": verdict_data(verdict)},
+    )
+
+
+_EXITS: Mapping[Outcome, int] = {
+    Outcome.PASS: 0,
+    Outcome.FAIL: EXIT_MISSED,
+    Outcome.UNDECIDED: EXIT_INCONCLUSIVE,
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """What one request must meet: a metric of `definitions.METRICS` below so many seconds."""
-
-    metric: str
-    limit_s: float
-    inclusive: bool = False
-
-    def missed(self, record: RequestRecord) -> bool | None:
-        """Whether a good answer is too slow; None when the metric does not apply to it."""
-        of_request = METRICS[self.metric].of_request
-        value = of_request(record) if of_request else None
-        if value is None:
-            return None
-        return value > self.limit_s if self.inclusive else value >= self.limit_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SloClause:
-    """One promise: at most `allowed` of the requests may miss it."""
-
-    text: str
-    """As it was written."""
-    kind: Kind
-    allowed: float
-    """The share of requests that may miss it, between 0 and 1."""
-    bound: Bound | None = None
-    """Of a percentile."""
+def _verdict_sentence(verdict: SloVerdict, rate_per_s: float) -> Text:
+    n = max((each.n for each in verdict.clauses), default=0)
+    match verdict.decision:
+        case Outcome.PASS:
+            return say("At {rate:.4g} requests/s the objective is kept: {n} requests prove it.", rate=rate_per_s, n=n)
+        case Outcome.FAIL:
+            return say("At {rate:.4g} requests/s the objective is missed: {n} requests prove it.", rate=rate_per_s, n=n)
+        case Outcome.UNDECIDED:
+            if verdict.more_requests is None:
+                return say(
+                    "At {rate:.4g} requests/s {n} requests do not decide: the server is too close to its limit.",
+                    rate=rate_per_s,
+                    n=n,
+                )
+            return say(
+                "At {rate:.4g} requests/s {n} requests do not decide: about {more} more would ({time}).",
+                rate=rate_per_s,
+                n=n,
+                more=verdict.more_requests,
+                time=format_seconds(round(verdict.more_requests / rate_per_s)),
+            )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slo:
-    """All promises together."""
-
-    text: str
-    clauses: tuple[SloClause, ...]
-    bounds: tuple[Bound, ...]
-    """Everything that is about single requests, those of percentiles included."""
-
-    def met(self, record: RequestRecord) -> bool | None:
-        """Whether a request meets every bound; a failure does not, and an interrupted one says nothing."""
-        if record.failure is Failure.INTERRUPTED:
-            return None
-        return record.failure is None and not any(bound.missed(record) for bound in self.bounds)
-
-    def missed(self, clause: SloClause, record: RequestRecord) -> bool | None:
-        """Whether a request misses one clause; None when it says nothing about it."""
-        if record.failure is Failure.INTERRUPTED:
-            return None
-        if record.failure is not None or clause.kind == "errors":
-            return record.failure is not None
-        if clause.bound is not None:
-            return clause.bound.missed(record)
-        return self.met(record) is False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClauseVerdict:
-    """What the requests say about one clause."""
-
-    clause: SloClause
-    decision: Decision
-    n: int
-    """Requests that it applies to."""
-    misses: int
-    independent: int
-    """How many independent requests they are worth."""
-    time: float
-    """Their correlation time, in requests."""
-    low: float
-    """One-sided bounds of the true share of misses."""
-    high: float
-    more_requests: int | None
-    """How many more would decide if the share stays as it is; 0 when decided, None when no reasonable number would."""
-
-    @property
-    def miss_share(self) -> float:
-        """The share of requests that missed."""
-        return self.misses / self.n if self.n else 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SloVerdict:
-    """What the requests say about the whole objective."""
-
-    decision: Decision
-    clauses: tuple[ClauseVerdict, ...]
-    attainment: float | None
-    """Share of the requests that met every bound about single requests; unsent ones are misses."""
-    more_requests: int | None
-
-
-def parse_slo(text: str) -> Slo:
-    """Read an objective such as `ttft p95 < 2s, errors < 1%`.
-
-    Raises:
-        ConfigError: It cannot be read; the message says which part and what would be possible.
-    """
-    clauses: list[SloClause] = []
-    bounds: list[Bound] = []
-    for part in (each.strip() for each in re.split(r"[,\n;]", text)):
-        if not part:
-            continue
-        clause, bound = _parsed(part)
-        if any(
-            (clause.kind, clause.bound, clause.allowed) == (each.kind, each.bound, each.allowed) for each in clauses
-        ):
-            raise _wrong(part, say("it is there twice"))
-        if bound is None or clause.kind == "percentile":
-            clauses.append(clause)
-        if bound is not None and bound not in bounds:
-            bounds.append(bound)
-    if not clauses and not bounds:
-        raise ConfigError(say("The objective is empty."), hint=say("Write for example {example!r}.", example=_EXAMPLE))
-    has_goodput = any(each.kind == "goodput" for each in clauses)
-    if not has_goodput and len(bounds) > sum(each.kind == "percentile" for each in clauses):
-        raise ConfigError(
-            say("{text!r} has a bound for single requests and does not say how many must meet it.", text=text),
-            hint=say("Give it a percentile (ttft p95 < 2s), or add goodput > 95%."),
+def _failures(verdict: SloVerdict) -> tuple[Text, ...]:
+    """Say of each clause that is not kept how far it is off."""
+    return tuple(
+        say(
+            "{clause}: {share:.1%} of the requests missed it, and {allowed:.1%} may.",
+            clause=each.clause.text,
+            share=each.miss_share,
+            allowed=each.clause.allowed,
         )
-    if has_goodput and not bounds:
-        raise ConfigError(
-            say("{text!r} asks for goodput and has no bound that a request could meet.", text=text),
-            hint=say("Add one, for example ttft < 2s."),
-        )
-    return Slo(text=text.strip(), clauses=tuple(clauses), bounds=tuple(bounds))
-
-
-def _parsed(part: str) -> tuple[SloClause, Bound | None]:
-    """Read one clause, and the bound about single requests that is in it."""
-    found = _CLAUSE.fullmatch(part.lower().replace("≤", "<=").replace("≥", ">="))
-    if found is None:
-        raise _wrong(part, say("it is no comparison"))
-    name, percentile, relation, value = found.groups()
-    name = name.replace(".", "_")
-    if name in {"errors", "goodput", "attainment"}:
-        return _share_clause(part, name, percentile, relation, value), None
-    metric = METRICS.get(name)
-    if metric is None or metric.of_request is None:
-        raise _wrong(part, say("there is no metric {name} of single requests", name=name))
-    if relation not in {"<", "<="}:
-        raise _wrong(part, say("a latency can only be asked to be lower than something"))
-    bound = Bound(metric=name, limit_s=_seconds(part, value), inclusive=relation == "<=")
-    share = float(percentile) / 100 if percentile is not None else 1.0
-    if percentile is not None and not 0 < share < 1:
-        raise _wrong(part, say("p{percentile} is no percentile between 0 and 100", percentile=percentile))
-    kind: Kind = "percentile" if percentile is not None else "goodput"
-    return SloClause(text=part, kind=kind, allowed=round(1 - share, 12), bound=bound), bound
-
-
-def _share_clause(part: str, name: str, percentile: str | None, relation: str, value: str) -> SloClause:
-    found = _PERCENT.fullmatch(value)
-    kind: Kind = "errors" if name == "errors" else "goodput"
-    wanted = "<" if kind == "errors" else ">"
-    if percentile is not None:
-        raise _wrong(part, say("{name} is a share and has no percentile", name=name))
-    if not relation.startswith(wanted):
-        raise _wrong(part, say("{name} is compared with {relation}", name=name, relation=wanted))
-    if found is None:
-        raise _wrong(part, say("{value!r} is no share in percent", value=value))
-    share = float(found[1]) / 100
-    allowed = share if kind == "errors" else 1 - share
-    if not 0 < allowed < 1:
-        raise _wrong(part, say("no number of requests can prove that; a share between 0 % and 100 % can be proved"))
-    return SloClause(text=part, kind=kind, allowed=round(allowed, 12))
-
-
-def _seconds(part: str, value: str) -> float:
-    if re.fullmatch(r"[\d.]+", value):
-        raise _wrong(part, say("{value} has no unit", value=value))
-    try:
-        limit_s = parse_seconds(value)
-    except ConfigError as error:
-        raise _wrong(part, say("{value!r} is no duration", value=value)) from error
-    if limit_s <= 0:
-        raise _wrong(part, say("nothing is faster than {value}", value=value))
-    return limit_s
-
-
-def _wrong(part: str, reason: Text) -> ConfigError:
-    names = ", ".join(name for name, metric in METRICS.items() if metric.of_request)
-    return ConfigError(
-        say("{part!r} cannot be read as part of an objective: {reason}.", part=part, reason=reason),
-        hint=say(
-            "Write for example {example!r}. Metrics: {names}, errors, goodput; units: {units}.",
-            example=_EXAMPLE,
-            names=names,
-            units=", ".join(SECONDS_BY_UNIT),
-        ),
+        for each in verdict.clauses
+        if each.decision is Outcome.FAIL
     )
 
 
-def alpha_spent(look: int, alpha: float = ALPHA) -> float:
-    """Return how much of `alpha` the look number `look` (from 0) may spend; all of them together spend `alpha`."""
-    return alpha * SPENDING[look]
-
-
-def judge(
-    records: Sequence[RequestRecord],
-    slo: Slo,
-    *,
-    alpha: float = ALPHA,
-    dropped: int = 0,
-    unsent_ns: Sequence[int] = (),
-    timeout_s: float | None = None,
-) -> SloVerdict:
-    """Judge the requests of one load against an objective.
-
-    Args:
-        records: The measured requests of one rate, in any order.
-        slo: What was promised.
-        alpha: How often a server exactly at its limit may pass.
-        dropped: Requests that were due and not sent because too many were in flight; they miss everything.
-        unsent_ns: When those of them were due of which that is known: misses that come together are alike, and at the
-            end of the series they would all be.
-        timeout_s: When requests are given up. Where latencies come near it, failures depend on one another as they do.
-    """
-    ordered = sorted(
-        (each for each in records if each.failure is not Failure.INTERRUPTED),
-        key=lambda record: (record.scheduled_ns, record.index),
-    )
-    unsent = np.array([*sorted(unsent_ns)[:dropped], *[_LAST_NS] * (dropped - len(unsent_ns))], dtype=np.int64)
-    verdicts = tuple(_judge_clause(ordered, slo, clause, alpha, unsent, timeout_s) for clause in slo.clauses)
-    decisions = {each.decision for each in verdicts}
-    open_ones = [each.more_requests for each in verdicts if each.decision is Outcome.UNDECIDED]
-    decision: Decision = (
-        Outcome.FAIL
-        if Outcome.FAIL in decisions
-        else Outcome.UNDECIDED
-        if Outcome.UNDECIDED in decisions
-        else Outcome.PASS
-    )
-    if decision is not Outcome.UNDECIDED:
-        more: int | None = 0
-    else:
-        known = [each for each in open_ones if each is not None]
-        more = max(known) if len(known) == len(open_ones) else None
-    total = len(ordered) + dropped
-    met = sum(slo.met(record) is True for record in ordered)
-    return SloVerdict(
-        decision=decision,
-        clauses=verdicts,
-        attainment=met / total if total else None,
-        more_requests=more,
-    )
-
-
-def verdict_data(verdict: SloVerdict) -> dict[str, Any]:
-    """Return a verdict for `summary.json`."""
-    return {
-        "decision": verdict.decision.value,
-        "attainment": verdict.attainment,
-        "more_requests": verdict.more_requests,
-        "clauses": [
-            {
-                "clause": each.clause.text,
-                "decision": each.decision.value,
-                "allowed": each.clause.allowed,
-                "n": each.n,
-                "misses": each.misses,
-                "independent": each.independent,
-                "time": each.time,
-                "low": each.low,
-                "high": each.high,
-                "more_requests": each.more_requests,
-            }
-            for each in verdict.clauses
+def _capacity_conclusion(found: Capacity, objective: Slo) -> Conclusion:
+    """Put what was found into words."""
+    data: dict[str, Any] = {
+        "slo": objective.text,
+        "most_per_s": found.most_per_s,
+        "interrupted": found.interrupted,
+        "loads": [
+            {"rate_per_s": load.rate_per_s, "dropped": load.dropped, "verdict": verdict_data(load.verdict)}
+            for load in found.loads
         ],
     }
+    if found.found is None:
+        missed = found.alone.decision is Outcome.FAIL
+        sentence = (
+            say("Not even one request at a time keeps the objective, so no rate does.")
+            if missed
+            else say("The search ended before a rate was found.")
+        )
+        return Conclusion(
+            outcome=Outcome.FAIL if missed else Outcome.UNDECIDED,
+            exit_code=EXIT_MISSED if missed else EXIT_INCONCLUSIVE,
+            sentences=(sentence, *_failures(found.alone)),
+            tables=(clause_table(found.alone),),
+            data=data,
+        )
+    assert found.advised_per_s is not None  # noqa: S101 -- it comes with the rate
+    decision = found.proof.decision if found.proof else Outcome.UNDECIDED
+    outcome, exit_code = decision, _EXITS[decision]
+    data |= {
+        "capacity_per_s": found.found.rate_per_s,
+        "capacity_low_per_s": found.found.interval.low,
+        "capacity_high_per_s": found.found.interval.high,
+        "advised_per_s": found.advised_per_s,
+        "limiting": found.limiting,
+        "proof": verdict_data(found.proof) if found.proof else None,
+    }
+    return Conclusion(
+        outcome=outcome,
+        exit_code=exit_code,
+        sentences=_capacity_sentences(found, found.found, found.advised_per_s),
+        tables=(loads_table(found.loads), *((clause_table(found.proof),) if found.proof else ())),
+        data=data,
+    )
 
 
-def verdict_of(data: Mapping[str, Any], slo: Slo) -> SloVerdict:
-    """Read what `verdict_data` made of a verdict about an objective."""
-    promises = {each.text: each for each in slo.clauses}
-    return SloVerdict(
-        decision=_DECISIONS[data["decision"]],
-        attainment=data["attainment"],
-        more_requests=data["more_requests"],
-        clauses=tuple(
-            ClauseVerdict(
-                clause=promises[each["clause"]],
-                decision=_DECISIONS[each["decision"]],
-                n=each["n"],
-                misses=each["misses"],
-                independent=each["independent"],
-                time=each.get("time", 1.0),
-                low=each["low"],
-                high=each["high"],
-                more_requests=each["more_requests"],
+def _capacity_sentences(found: Capacity, rate: HighestRate, advised_per_s: float) -> tuple[Text, ...]:
+    sentences = [
+        say(
+            "The objective is kept up to about {rate:.3g} requests/s (95 %: {low:.3g} to {high:.3g}); "
+            "beyond it, {clause} is missed first.",
+            rate=rate.rate_per_s,
+            low=rate.interval.low,
+            high=rate.interval.high,
+            clause=found.limiting,
+        )
+        if rate.inside
+        else say(
+            "The objective was kept at every rate that was tried, up to {rate:.3g} requests/s.",
+            rate=max((load.rate_per_s for load in found.loads), default=0.0),
+        )
+        if any(load.verdict.attainment == 1.0 for load in found.loads)
+        else say("The rates that were tried do not bracket the limit; it is near {rate:.3g}/s.", rate=rate.rate_per_s),
+        say(
+            "Plan for {rate:.3g} requests/s: {headroom:.0%} less, so that peaks and a slower day fit in.",
+            rate=advised_per_s,
+            headroom=HEADROOM,
+        ),
+    ]
+    if found.proof is not None:
+        sentences.append(_verdict_sentence(found.proof, advised_per_s))
+    if found.interrupted:
+        sentences.append(say("The search was interrupted; these are the figures so far."))
+    return tuple(sentences)
+
+
+def loads_table(loads: Sequence[Load]) -> Table:
+    """Show the rates that were tried, in ascending order."""
+    return Table(
+        title=say("Rates that were tried"),
+        headings=(
+            say("requests/s"),
+            say("requests"),
+            say("not sent"),
+            say("failed"),
+            say("attainment"),
+            say("verdict"),
+        ),
+        rows=tuple(
+            (
+                round(load.rate_per_s, 6),
+                len(load.records),
+                load.dropped,
+                sum(each.failure not in {None, Failure.INTERRUPTED} for each in load.records),
+                None if load.verdict.attainment is None else f"{load.verdict.attainment:.1%}",
+                load.verdict.decision.value.upper(),
             )
-            for each in data["clauses"]
-            if each["clause"] in promises
+            for load in sorted(loads, key=lambda each: each.rate_per_s)
         ),
     )
-
-
-def _judge_clause(
-    records: Sequence[RequestRecord],
-    slo: Slo,
-    clause: SloClause,
-    alpha: float,
-    unsent_ns: npt.NDArray[np.int64],
-    timeout_s: float | None,
-) -> ClauseVerdict:
-    judged = [(record, missed) for record in records if (missed := slo.missed(clause, record)) is not None]
-    places = np.searchsorted(np.array([record.scheduled_ns for record, _ in judged], dtype=np.int64), unsent_ns)
-    misses = np.insert(np.array([missed for _, missed in judged], dtype=np.bool_), places, values=True)
-    latencies = np.insert(np.array([_latency(clause, record) for record, _ in judged]), places, math.inf)
-    time = _time(clause, misses, latencies, records, timeout_s)
-    n, count = int(misses.size), int(misses.sum())
-    shared = alpha / len(slo.clauses)
-    decision = decide(count, n, time, clause.allowed, alpha, shared)
-    length = block_length(time, n, margin=True)
-    worth, worth_missed = _blocks(count, n, length)
-    return ClauseVerdict(
-        clause=clause,
-        decision=decision,
-        n=n,
-        misses=count,
-        independent=worth,
-        time=time,
-        low=_low(count, n, time, shared),
-        high=binomial_upper(min(worth_missed, worth), worth, alpha) if worth else 1.0,
-        more_requests=0
-        if decision is not Outcome.UNDECIDED
-        else more_to_decide(count, n, time, clause.allowed, alpha, shared),
-    )
-
-
-def _latency(clause: SloClause, record: RequestRecord) -> float:
-    """Return what tells how long the queue was: the clause's own metric, else the whole latency."""
-    if record.failure is not None:
-        return math.inf
-    of_request = METRICS[clause.bound.metric].of_request if clause.bound else e2e_response_s
-    value = of_request(record) if of_request else None
-    return math.inf if value is None else value
-
-
-def _time(
-    clause: SloClause, misses: Misses, latencies: Series, records: Sequence[RequestRecord], timeout_s: float | None
-) -> float:
-    """Return the correlation time that counts for a clause.
-
-    A latency is missed while the queue is long, so its misses last as long as the queue remembers. A request is shed
-    while the queue is at its end, where it never stays long: the square root of that. A time-out is a latency again.
-    """
-    if clause.kind != "errors":
-        return dependence_time(misses, latencies)
-    finite = latencies[np.isfinite(latencies)]
-    near = timeout_s is not None and finite.size and float(finite.max()) > timeout_s / 2
-    if near or any(record.failure in _BY_LOAD for record in records):
-        return dependence_time(misses, latencies)
-    return max(correlation_time(misses.astype(np.float64)), math.sqrt(correlation_time(midranks(latencies))))
-
-
-def dependence_time(misses: Misses, latencies: Series) -> float:
-    """Return the longer correlation time of misses and latencies: without misses the latencies know it alone."""
-    return max(correlation_time(misses.astype(np.float64)), correlation_time(midranks(latencies)))
-
-
-def decide(misses: int, n: int, time: float, allowed: float, alpha: float, alpha_fail: float) -> Decision:
-    """Decide about one share of misses: requests counted in blocks, rounded against the decision."""
-    if not n:
-        return Outcome.UNDECIDED
-    worth, worth_missed = _blocks(misses, n, block_length(time, n, margin=True))
-    if worth and binomial_upper(min(worth_missed, worth), worth, alpha) <= allowed:
-        return Outcome.PASS
-    if _low(misses, n, time, alpha_fail) > allowed:
-        return Outcome.FAIL
-    return Outcome.UNDECIDED
-
-
-def more_to_decide(misses: int, n: int, time: float, allowed: float, alpha: float, alpha_fail: float) -> int | None:
-    """Return how many more requests would decide if as many of them miss as so far; None for more than ten million."""
-    share = misses / n if n else 0.0
-
-    def decided(total: int) -> bool:
-        return decide(round(share * total), total, time, allowed, alpha, alpha_fail) is not Outcome.UNDECIDED
-
-    low, high = n, max(1, n)
-    while not decided(high):
-        low, high = high, 2 * high
-        if high > _MOST_REQUESTS:
-            return None
-    while high - low > max(1, high // 100):
-        middle = (low + high) // 2
-        low, high = (low, middle) if decided(middle) else (middle, high)
-    return max(1, high - n)
-
-
-def _blocks(misses: int, n: int, length: float) -> tuple[int, int]:
-    """Return how many blocks there are, and how many of them the misses fill; rounded against the server."""
-    return math.floor(n / length + 1e-9), math.ceil(misses / length - 1e-9)
-
-
-def _low(misses: int, n: int, time: float, alpha: float) -> float:
-    """Return the lower bound of the share of misses; rounded in favour of the server."""
-    length = block_length(time, n, margin=False)
-    worth, missed = math.ceil(n / length - 1e-9), math.floor(misses / length + 1e-9)
-    return binomial_lower(missed, worth, alpha) if worth else 0.0

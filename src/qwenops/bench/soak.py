@@ -28,6 +28,7 @@ from qwenops.bench.drift_told import drift_data, drift_findings, drift_sentences
 from qwenops.bench.folder import gaps_of, read_lines, read_records
 from qwenops.bench.load import open_segment, warm_up
 from qwenops.bench.manifest import target_data
+from qwenops.bench.objective import parse_slo
 from qwenops.bench.outages import (
     MOST_FAILURES,
     Failing,
@@ -40,7 +41,6 @@ from qwenops.bench.outages import (
 from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.run import Run
 from qwenops.bench.segment import ClosedLoop, Driven, Segment
-from qwenops.bench.slo import parse_slo
 from qwenops.bench.stats import Bounds, Summary, distribution, summarise, summary_data
 from qwenops.bench.tables import detail_table, failure_table, overview_table, show_s, summary_sentence
 from qwenops.bench.window import SteadyWindow, steady_window

@@ -5,9 +5,9 @@ from typing import Any
 
 from qwenops.bench.conclusion import Cell, Table
 from qwenops.bench.definitions import METRICS
+from qwenops.bench.objective import SloVerdict
 from qwenops.bench.record import NS_PER_S
 from qwenops.bench.segment import ClosedLoop, Driven
-from qwenops.bench.slo import SloVerdict
 from qwenops.bench.stats import Distribution, Estimate, Summary, measure
 from qwenops.bench.window import NOTABLE_RAMP
 from qwenops.text import Text, say

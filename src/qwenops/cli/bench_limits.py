@@ -92,7 +92,7 @@ def stress(ctx: click.Context, /, target: str, users_text: str, under: tuple[str
 @click.pass_context
 def slo(ctx: click.Context, /, target: str, **asked: Any) -> None:
     """Find the capacity."""
-    from qwenops.bench.capacity import slo as act
+    from qwenops.bench.slo import slo as act
 
     options, tell = bench_options(ctx), ctx.ensure_object(Terminal).tell
     wanted = Wanted(verb="slo", targets={"": target}, options=options, **asked)

@@ -427,7 +427,7 @@ def slo_limits(text: str) -> dict[str, float]:
     """Return the bounds of `ttft` and `e2e` in an objective, for the dotted lines of the live view."""
     if not text:
         return {}
-    from qwenops.bench.slo import parse_slo
+    from qwenops.bench.objective import parse_slo
 
     return {bound.metric: bound.limit_s for bound in parse_slo(text).bounds if bound.metric in {"ttft", "e2e"}}
 

@@ -154,7 +154,7 @@ def gate(  # noqa: PLR0913 -- one parameter for each flag; click calls it by nam
     """Judge."""
     from qwenops.atomic import write_text
     from qwenops.bench import gate as gates
-    from qwenops.bench.slo import parse_slo
+    from qwenops.bench.objective import parse_slo
 
     terminal = ctx.ensure_object(Terminal)
     gated = gates.gate(

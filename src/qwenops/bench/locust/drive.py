@@ -30,10 +30,10 @@ from qwenops.bench.locust.plan import (
     plan_of,
     worker_argv,
 )
+from qwenops.bench.objective import parse_slo
 from qwenops.bench.record import NS_PER_S, RequestRecord
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
-from qwenops.bench.slo import parse_slo
 from qwenops.command import DEVNULL, Secret, Spawned, spawn
 from qwenops.errors import CommandError, ConfigError, DeadlineError, MissingPartError
 from qwenops.text import say

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from qwenops.bench.conclusion import Conclusion, conclusion_of
 from qwenops.bench.conclusion import Table as Said
 from qwenops.bench.folder import RecordedRun
+from qwenops.bench.objective import Slo, SloVerdict, judge, parse_slo, verdict_of
 from qwenops.bench.report import distributions, facts, head, timeline
 from qwenops.bench.report.figures import NONE
 from qwenops.bench.report.grouped import Group, groups_of, merged
 from qwenops.bench.report.raw import raw_data
 from qwenops.bench.report.verbs import verb_blocks
-from qwenops.bench.slo import Slo, SloVerdict, judge, parse_slo, verdict_of
 from qwenops.bench.stats import Summary
 from qwenops.errors import ConfigError
 from qwenops.page.document import Block, Cell, Column, Details, Page, Section, Table

@@ -8,10 +8,10 @@ from typing import Any
 from qwenops.bench.conclusion import Outcome, uncrossed
 from qwenops.bench.definitions import METRICS
 from qwenops.bench.folder import RecordedRun
+from qwenops.bench.objective import SloVerdict
 from qwenops.bench.record import Failure
 from qwenops.bench.report.figures import NONE, percent, quantity, seconds, size
 from qwenops.bench.report.grouped import Group
-from qwenops.bench.slo import SloVerdict
 from qwenops.bench.stats import Summary
 from qwenops.page.document import Block, Cell, Code, Column, Details, Facts, Table, Tone
 from qwenops.page.ticks import number

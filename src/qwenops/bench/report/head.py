@@ -6,9 +6,9 @@ from typing import Any
 
 from qwenops.bench.conclusion import Conclusion, Finding, Outcome, uncrossed
 from qwenops.bench.folder import RecordedRun
+from qwenops.bench.objective import SloVerdict
 from qwenops.bench.report.figures import NONE, percent, quantity, seconds
 from qwenops.bench.report.verbs import verb_tiles
-from qwenops.bench.slo import SloVerdict
 from qwenops.bench.stats import Summary
 from qwenops.bench.validity import Verdict
 from qwenops.page.document import Block, Details, Notice, Paragraph, Tile, Tiles, Tone

@@ -12,12 +12,12 @@ import pytest
 
 from qwenops.bench.clock import Clock, RealClock
 from qwenops.bench.collect.collector import Listen
-from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Outcome, conclusion_of
+from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Finding, Outcome, conclusion_of
 from qwenops.bench.folder import read_manifest, read_run
 from qwenops.bench.manifest import options_of
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Failure, Phase
-from qwenops.bench.run import Opening, Run, Snapshot, begin, finish
+from qwenops.bench.run import Opening, Run, Snapshot, add_findings, begin, finish
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.simulated.engine import SimulatedEngine
 from qwenops.bench.simulated.loop import VirtualClock, run
@@ -314,3 +314,17 @@ def test_the_last_request_has_as_much_time_as_the_first(tmp_path: Path) -> None:
             return [record.failure for record in (await run.drive(OPEN)).records]
 
     assert run(main()) == [None] * 20
+
+
+def test_what_is_found_afterwards_joins_a_result_that_is_kept_already(tmp_path: Path) -> None:
+    async def main() -> tuple[Path, Conclusion]:
+        async with begun(tmp_path) as started:
+            await started.drive(CLOSED)
+            finished = finish(started, done())
+            assert conclusion_of(read_run(started.folder.path).summary) == finished
+            return started.folder.path, add_findings(started, finished, [Finding(text=say("It was seen."))], seen=1)
+
+    path, conclusion = run(main())
+    assert conclusion_of(read_run(path).summary) == conclusion
+    assert conclusion.findings[-1].text == "It was seen."
+    assert conclusion.data["seen"] == 1

@@ -16,7 +16,9 @@ A little room is kept back while a run is open, so that its end can be written a
 import bisect
 import contextlib
 import errno
+import itertools
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,7 @@ from typing import Any, BinaryIO, Literal, get_args
 from qwenops.atomic import write_text
 from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.bench.thinning import Bounds, joined, step
 from qwenops.errors import InsufficientDiskError, RunFolderError
 from qwenops.text import say
 
@@ -66,6 +69,14 @@ class RecordedRun:
     summary: Mapping[str, Any] = field(default_factory=dict)
     """Empty while there is none."""
     gaps: Sequence[Gap] = ()
+    every: int = 1
+    """Of so many requests one is here; more than 1 where a long run is read thinned."""
+
+    def all_records(self) -> Iterator[RequestRecord]:
+        """Yield all its requests, one by one, also where it is thinned."""
+        if self.every > 1:
+            return read_records(self.path)
+        return (record for driven in self.drivens for record in driven.records)
 
 
 class RunFolder:
@@ -344,8 +355,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def read_run(path: Path) -> RecordedRun:
+def read_run(path: Path, *, thin: Bounds | None = None) -> RecordedRun:
     """Read a run's folder, also one that is being written or whose writer was killed.
+
+    Args:
+        path: The folder.
+        thin: How much of it may be in memory; without, all of it is. A run of several measured segments
+            is never thinned.
 
     Raises:
         RunFolderError: It is no run's folder, damaged, or of a newer version.
@@ -353,7 +369,8 @@ def read_run(path: Path) -> RecordedRun:
     manifest = read_manifest(path)
     try:
         lines = list(read_lines(path, "segments"))
-        drivens = _drivens(lines, list(read_records(path)), last_seen_ns(path))
+        every = 1 if thin is None else _every(path, lines, thin)
+        drivens = _drivens(lines, list(itertools.islice(read_records(path), 0, None, every)), last_seen_ns(path))
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             say("The run in {path} is damaged: {reason}.", path=str(path), reason=repr(error)),
@@ -363,11 +380,35 @@ def read_run(path: Path) -> RecordedRun:
         path=path,
         manifest=manifest,
         drivens=drivens,
-        host=list(read_lines(path, "host")),
-        engine=list(read_lines(path, "engine")),
+        host=_samples(path, "host", thin),
+        engine=_samples(path, "engine", thin),
         summary=_read_json(path / SUMMARY_FILE) or {},
         gaps=gaps_of(lines),
+        every=every,
     )
+
+
+def _every(path: Path, lines: Sequence[Mapping[str, Any]], thin: Bounds) -> int:
+    """Return of how many requests one is to be read."""
+    phases = [line["segment"]["phase"] for line in lines if line["event"] == "began"]
+    place = _journal_path(path, "requests")
+    if phases.count(Phase.MEASURE) != 1 or not place.exists():
+        return 1
+    with place.open("rb") as file:
+        number = sum(1 for _ in file)
+    return step(number, place.stat().st_size, thin)
+
+
+def _samples(path: Path, name: JournalName, thin: Bounds | None) -> list[dict[str, Any]]:
+    """Read a journal of samples; where there are too many, neighbours of one schema and target are put together."""
+    if thin is None:
+        return list(read_lines(path, name))
+    kinds = Counter((line.get("schema"), line.get("target")) for line in read_lines(path, name))
+    found: list[dict[str, Any]] = []
+    for kind, number in kinds.items():
+        lines = (line for line in read_lines(path, name) if (line.get("schema"), line.get("target")) == kind)
+        found += joined(lines, math.ceil(number / thin.samples))
+    return sorted(found, key=lambda line: line.get("at_ns", 0))
 
 
 def last_seen_ns(path: Path) -> int:

@@ -15,20 +15,31 @@ from typing import Any
 from qwenops.bench.calibrate import calibrate
 from qwenops.bench.clock import Clock, running_clock
 from qwenops.bench.collect.collector import Collector
-from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Outcome, conclusion_data, crossed
+from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Finding, Outcome, conclusion_data, crossed
 from qwenops.bench.conclusion import SCHEMA as SUMMARY_SCHEMA
 from qwenops.bench.manifest import new_manifest
 from qwenops.bench.measurement import Listen, Run, Snapshot, ignore
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import NS_PER_S
-from qwenops.bench.resume import Opening, check_workload, mark_gap, open_folder
+from qwenops.bench.resume import PAST_VALIDITY, Opening, check_workload, judged_before, mark_gap, open_folder
 from qwenops.bench.rewind import forgets
 from qwenops.bench.target import Target
 from qwenops.bench.validity import ClientWatch, Validity, Verdict, bias_sentence
 from qwenops.bench.workload import Workload, cache_sentence, open_workload
 from qwenops.text import Text, say
 
-__all__ = ["Collector", "Listen", "Opening", "Run", "Snapshot", "begin", "finish", "ignore", "validity_data"]
+__all__ = [
+    "Collector",
+    "Listen",
+    "Opening",
+    "Run",
+    "Snapshot",
+    "add_findings",
+    "begin",
+    "finish",
+    "ignore",
+    "validity_data",
+]
 
 SEPARATE = frozenset({"openai", "ollama"})
 """Kinds of targets whose model is certainly not computed in this process."""
@@ -81,6 +92,10 @@ async def begin(
         run.noticing.recall(manifest.get("notices", ()))
         if past is not None:
             mark_gap(folder, manifest, past, clock)
+            if not clock.virtual:  # which is passed through anew, and judged anew
+                earlier = judged_before(manifest)
+                watch.recall(earlier)
+                manifest[PAST_VALIDITY] = validity_data(earlier)
         manifest["workload"] = {"name": workload.name, **workload.facts}
         folder.write_manifest(manifest)
         try:
@@ -121,15 +136,26 @@ def finish(run: Run, conclusion: Conclusion) -> Conclusion:
         conclusion = replace(conclusion, outcome=Outcome.INVALID, exit_code=EXIT_INVALID)
     bias = bias_sentence(validity)
     conclusion = replace(conclusion, sentences=(*warnings, *conclusion.sentences, *(() if bias is None else (bias,))))
+    _write_summary(run, conclusion)
+    return conclusion
+
+
+def add_findings(run: Run, conclusion: Conclusion, found: Sequence[Finding], **data: Any) -> Conclusion:
+    """Add to what `finish` has written what was found in the folder afterwards; return the whole conclusion."""
+    conclusion = replace(conclusion, findings=(*conclusion.findings, *found), data={**conclusion.data, **data})
+    _write_summary(run, conclusion)
+    return conclusion
+
+
+def _write_summary(run: Run, conclusion: Conclusion) -> None:
     summary = {
         "schema": SUMMARY_SCHEMA,
         "verb": run.verb,
         "state": run.state,
-        "validity": validity_data(validity),
+        "validity": validity_data(run.validity()),
         **conclusion_data(conclusion),
     }
     run.folder.write_summary(summary)
-    return conclusion
 
 
 @asynccontextmanager
@@ -179,13 +205,4 @@ def _ending(run: Run) -> dict[str, Any]:
         "hashes": run.hashes(),
         "validity": validity_data(run.validity()),
         "notices": run.noticing.data(),
-    }
-
-
-def validity_data(validity: Validity) -> dict[str, Any]:
-    """Return a verdict on the client as JSON holds it."""
-    return {
-        "verdict": validity.verdict.value,
-        "reasons": crossed(validity.reasons),
-        "figures": dict(validity.figures),
     }

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from qwenops.cli.bench_live import LiveView, view_for
+from qwenops.cli.bench_live import view_for
 from qwenops.cli.flags import json_flag, option_flags, settings
 from qwenops.cli.help import Flag, Operand, Verb
 from qwenops.cli.terminal import NAME, Terminal
@@ -29,7 +29,7 @@ from qwenops.text import say
 if TYPE_CHECKING:
     from qwenops.bench.clock import Clock
     from qwenops.bench.collect.collector import Collector
-    from qwenops.bench.conclusion import Cell, Conclusion, Table
+    from qwenops.bench.conclusion import Cell, Conclusion, Finding, Table
     from qwenops.bench.options import BenchOptions
     from qwenops.bench.run import Run
     from qwenops.bench.target import Target
@@ -247,7 +247,7 @@ def leave(ctx: click.Context, terminal: Terminal, measured: Measured, *, as_json
     """Write the report, print, and leave with the exit code."""
     from qwenops.bench.report.write import write_report
 
-    report = None if measured.folder is None else write_report(measured.folder)
+    report = None if measured.folder is None else write_report(measured.folder, language=terminal.language)
     show_conclusion(terminal, measured, report, as_json=as_json)
     if measured.interrupted:
         command = f"{NAME} bench {measured.verb} --resume {shlex.quote(str(measured.folder))}"
@@ -269,7 +269,7 @@ def run_loop(main: Coroutine[Any, Any, Result], *, virtual: bool = False) -> Res
 
 async def _measured(ctx: click.Context, terminal: Terminal, wanted: Wanted, act: Act) -> Measured:
     from qwenops.bench.resume import Opening
-    from qwenops.bench.run import begin, finish
+    from qwenops.bench.run import add_findings, begin, finish
 
     clock = running_clock(virtual=wanted.virtual)
     view = view_for(terminal, wanted.about, slo_limits(wanted.options.slo))
@@ -294,22 +294,20 @@ async def _measured(ctx: click.Context, terminal: Terminal, wanted: Wanted, act:
             terminal.tell(run.continued)
         with stopping(run.stop):
             conclusion = await act(run)
+            conclusion = finish(run, conclusion)  # first of all: whatever becomes of the rest, the result is kept
             if not wanted.virtual:
-                conclusion = await asyncio.to_thread(_looked_around, conclusion, run.folder.path, view)
-            conclusion = finish(run, conclusion)
+                found = await asyncio.to_thread(_looked_around, run.folder.path)
+                conclusion = add_findings(run, conclusion, found, live_view_cores=round(view.cpu_share, 5))
         return Measured(verb=wanted.verb, conclusion=conclusion, folder=run.folder.path, interrupted=run.interrupted)
 
 
-def _looked_around(conclusion: "Conclusion", folder: Path, view: LiveView) -> "Conclusion":
-    """Add what the host's samples and the requests show together, and what drawing took."""
+def _looked_around(folder: Path) -> Sequence["Finding"]:
+    """Return what the host's samples and the requests show together."""
     from qwenops.bench.collect.findings import findings
     from qwenops.bench.folder import read_run
+    from qwenops.bench.thinning import Bounds
 
-    return dataclasses.replace(
-        conclusion,
-        findings=(*conclusion.findings, *findings(read_run(folder))),
-        data={**conclusion.data, "live_view_cores": round(view.cpu_share, 5)},
-    )
+    return findings(read_run(folder, thin=Bounds()))
 
 
 def running_clock(*, virtual: bool) -> "Clock":
@@ -434,6 +432,8 @@ def slo_limits(text: str) -> dict[str, float]:
 
 def show_conclusion(terminal: Terminal, measured: Measured, report: Path | None, *, as_json: bool) -> None:
     """Print a conclusion: tables and sentences as data; findings and the path of the report as remarks."""
+    from qwenops.bench.collect.energy import UNAVAILABLE
+
     conclusion = measured.conclusion
     if as_json:
         terminal.show_json("qwenops.bench/1", plain_conclusion(measured, report))
@@ -444,7 +444,8 @@ def show_conclusion(terminal: Terminal, measured: Measured, report: Path | None,
     for sentence in conclusion.sentences:
         terminal.show(sentence)
     for finding in conclusion.findings:
-        terminal.tell(finding.text)
+        if finding.text not in UNAVAILABLE:
+            terminal.tell(finding.text)
     if measured.folder is not None and measured.verb != "gate":
         terminal.tell(say("Folder: {path}", path=measured.folder))
     if report is not None:

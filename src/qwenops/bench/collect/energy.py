@@ -21,6 +21,8 @@ from qwenops.text import Text, say
 NO_COUNTERS = say("Energy is unavailable: there is no /sys/class/powercap (usual in a virtual machine).")
 NO_PACKAGE = say("Energy is unavailable: /sys/class/powercap has no zone of a package.")
 NOT_ALLOWED = say("Energy is unavailable: this user may not read the counters below /sys/class/powercap.")
+UNAVAILABLE = (NO_COUNTERS, NO_PACKAGE, NOT_ALLOWED)
+"""Why a run says nothing about energy: of interest in its report, and not in every terminal."""
 
 _UJ_PER_J = 1e6
 _LEAST_IDLE_S = 3.0
@@ -76,7 +78,7 @@ def open_meter(root: Path = Path("/")) -> EnergyMeter:
         return EnergyMeter(NO_PACKAGE)
     counters = [counter for zone, part in known if (counter := _counter(zone, part)) is not None]
     if not counters:
-        return EnergyMeter(say("Energy is unavailable: this user may not read the counters below /sys/class/powercap."))
+        return EnergyMeter(NOT_ALLOWED)
     return EnergyMeter(None, counters)
 
 
@@ -94,12 +96,18 @@ class Consumption:
     joules_per_request: float | None
 
 
-def consumption(host: Sequence[Mapping[str, Any]], records: Sequence[RequestRecord]) -> Consumption | None:
+def consumption(host: Sequence[Mapping[str, Any]], records: Iterable[RequestRecord]) -> Consumption | None:
     """Return what a run's answers took; None where the samples hold no energy.
 
     The energy between two samples belongs to the answers when any request was under way meanwhile.
     """
-    spans = _merged((each.scheduled_ns, each.ended_ns or each.scheduled_ns) for each in records)
+    times: list[tuple[int, int]] = []
+    good = tokens = 0
+    for record in records:
+        times.append((record.scheduled_ns, record.ended_ns or record.scheduled_ns))
+        good += record.failure is None
+        tokens += (record.completion_tokens or 0) if record.failure is None else 0
+    spans = _merged(times)
     busy_j = busy_s = idle_j = idle_s = 0.0
     for before, now in pairwise(each for each in host if "energy_j" in each):
         joules = sum(now["energy_j"][part] - before["energy_j"].get(part, 0.0) for part in now["energy_j"])
@@ -112,15 +120,13 @@ def consumption(host: Sequence[Mapping[str, Any]], records: Sequence[RequestReco
             idle_j, idle_s = idle_j + joules, idle_s + seconds
     if not busy_s:
         return None
-    good = [each for each in records if each.failure is None]
-    tokens = sum(each.completion_tokens or 0 for each in good)
     idle_watts = idle_j / idle_s if idle_s >= _LEAST_IDLE_S else None
     return Consumption(
         joules=busy_j,
         idle_watts=idle_watts,
         active_joules=None if idle_watts is None else max(0.0, busy_j - idle_watts * busy_s),
         joules_per_token=busy_j / tokens if tokens else None,
-        joules_per_request=busy_j / len(good) if good else None,
+        joules_per_request=busy_j / good if good else None,
     )
 
 

@@ -10,13 +10,13 @@ it reads what a run's folder holds and no clock.
 """
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 from qwenops.bench.collect.collector import Sample
-from qwenops.bench.collect.energy import NO_COUNTERS, NO_PACKAGE, NOT_ALLOWED, consumption
-from qwenops.bench.conclusion import Finding, Severity
+from qwenops.bench.collect.energy import UNAVAILABLE, consumption
+from qwenops.bench.conclusion import Finding, Severity, uncrossed
 from qwenops.bench.definitions import e2e_s, ttft_s
 from qwenops.bench.drift import cache_bytes
 from qwenops.bench.folder import RecordedRun
@@ -82,8 +82,8 @@ def findings(run: RecordedRun, *, zone: tzinfo | None = None) -> list[Finding]:
         *_growth(run.host, cache_bytes(run.manifest.get("targets", {}))),
         *_limits(run.host),
     ]
-    energy = [*_energy(run.host, records)]
-    if not any(each.severity != "info" for each in found):
+    energy = [*_energy(run.host, run.all_records())]
+    if run.every == 1 and not any(each.severity != "info" for each in found):
         found += _unexplained(records, run.host, clock)
     order: Mapping[Severity, int] = {"error": 0, "warning": 1, "info": 2}
     return sorted([*found, *energy], key=lambda each: order[each.severity])
@@ -348,7 +348,7 @@ def _growth(host: Sequence[Sample], cache: int) -> Iterator[Finding]:
     known = [each for each in host if "server_rss_bytes" in each]
     if len(known) < _GROWTH_SAMPLES:
         return
-    is_cache = 0 < cache and known[-1]["server_rss_bytes"] <= known[0]["server_rss_bytes"] + cache
+    is_cache = cache > 0 and known[-1]["server_rss_bytes"] <= known[0]["server_rss_bytes"] + cache
     known = known[len(known) // 5 :]  # caches fill at first
     seconds = [each["at_ns"] / NS_PER_S for each in known]
     sizes = [float(each["server_rss_bytes"]) for each in known]
@@ -404,12 +404,14 @@ def _limits(host: Sequence[Sample]) -> Iterator[Finding]:
         yield Finding(text=say("Only {free} of disk are free.", free=show_bytes(free)), severity="warning")
 
 
-def _energy(host: Sequence[Sample], records: Sequence[RequestRecord]) -> Iterator[Finding]:
+def _energy(host: Sequence[Sample], records: Iterable[RequestRecord]) -> Iterator[Finding]:
     """Say what the answers took, or why that is unknown."""
     used = consumption(host, records)
     if used is None:
-        told = host[0].get("absent", {}).get("energy_j") if host else None
-        yield from (Finding(text=each) for each in (NO_COUNTERS, NO_PACKAGE, NOT_ALLOWED) if str(each) == told)
+        told = uncrossed(host[0].get("absent", {}).get("energy_j")) if host else None
+        if told:
+            # A run of an earlier version has the English sentence alone.
+            yield from (Finding(text=each) for each in UNAVAILABLE if each == told)
         return
     text = say(
         "The processor took {joules:.0f} J: {token:.2f} J for each token, {request:.1f} J for each answer.",

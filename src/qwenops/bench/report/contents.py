@@ -14,7 +14,7 @@ from qwenops.bench.report.raw import raw_data
 from qwenops.bench.report.verbs import verb_blocks
 from qwenops.bench.stats import Summary
 from qwenops.errors import ConfigError
-from qwenops.page.document import Block, Cell, Column, Details, Page, Section, Table
+from qwenops.page.document import Block, Cell, Column, Details, Notice, Page, Section, Table, Tone
 from qwenops.page.plot import Rule
 from qwenops.page.ticks import number
 from qwenops.text import Text, say
@@ -139,6 +139,17 @@ def _subtitle(run: RecordedRun) -> str:
 
 def _result(run: RecordedRun, conclusion: Conclusion | None, judged: SloVerdict | None) -> Section:
     blocks: list[Block] = []
+    if run.every > 1:
+        blocks.append(
+            Notice(
+                tone=Tone.NOTE,
+                text=say(
+                    "So many requests are not drawn one by one: plots and lists of single requests show one of "
+                    "{every}, figures and tables are of all.",
+                    every=run.every,
+                ),
+            )
+        )
     if judged is not None:
         blocks.append(facts.objective_table(judged))
     if conclusion is not None:

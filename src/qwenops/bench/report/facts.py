@@ -190,7 +190,7 @@ def validity_table(figures: Mapping[str, float]) -> Table | None:
 def unseen(run: RecordedRun) -> Details | None:
     """Return what could not be watched on this machine, and why; None where all could."""
     pairs = {
-        str(name): str(reason)
+        str(name): uncrossed(reason)
         for sample in (*run.host, *run.engine)
         for name, reason in (sample.get("absent") or {}).items()
     }
@@ -203,13 +203,17 @@ def unseen(run: RecordedRun) -> Details | None:
 def failure_table(groups: Sequence[Group]) -> Table | None:
     """Return the failures by kind, with what they said; None where there are none."""
     records = [record for group in groups for record in group.records if record.failure is not None]
-    if not records:
+    summaries = [each for group in groups for each in group.summaries]
+    asked = sum(each.counts.sent for each in summaries)
+    if not records and not any(each.counts.failures for each in summaries):
         return None
     rows: list[list[Cell | str]] = []
     for failure in Failure:
         mine = [record for record in records if record.failure is failure]
-        if not mine:
+        number = sum(each.counts.failures.get(failure.value, 0) for each in summaries)
+        if not number and not mine:
             continue
+        number = number or len(mine)
         messages: dict[str, int] = {}
         for record in mine:
             messages[record.message] = messages.get(record.message, 0) + 1
@@ -217,8 +221,8 @@ def failure_table(groups: Sequence[Group]) -> Table | None:
         rows.append(
             [
                 Cell(text=KINDS[failure], detail=f"`{failure}`"),
-                Cell(text=f"{len(mine):,}", order=len(mine)),
-                Cell(text=percent(len(mine) / max(sum(len(group.records) for group in groups), 1)), order=len(mine)),
+                Cell(text=f"{number:,}", order=number),
+                Cell(text=percent(number / max(asked, 1)), order=number),
                 "; ".join(each for each in said if each),
             ]
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.record import NS_PER_S, Phase, RequestRecord
 from qwenops.bench.segment import Driven, OpenLoop
+from qwenops.bench.soak import summarise_journal
 from qwenops.bench.stats import Bounds, Little, Summary, summarise
 from qwenops.bench.window import SteadyWindow
 
@@ -51,9 +52,16 @@ def groups_of(run: RecordedRun, bounds: Bounds | None) -> list[Group]:
             name = f"{target} {name}"
         named.setdefault(name, []).append(driven)
     return [
-        Group(name=name, drivens=parts, summaries=[summarise(part, bounds=bounds) for part in parts])
+        Group(name=name, drivens=parts, summaries=[_summary(run, part, bounds) for part in parts])
         for name, parts in named.items()
     ]
+
+
+def _summary(run: RecordedRun, driven: Driven, bounds: Bounds | None) -> Summary:
+    """Return the figures of all requests of a segment, also where a part of them is in memory only."""
+    if run.every == 1:
+        return summarise(driven, bounds=bounds)
+    return summarise_journal(replace(driven, records=()), run.all_records(), bounds)[0]
 
 
 def merged(group: Group, bounds: Bounds | None) -> Summary:

@@ -132,9 +132,10 @@ def load_figure(run: RecordedRun) -> Figure | None:
     edges = _edges(run, records)
     panels = [
         Panel(y=Axis(title=say("Requests"), unit="1/s"), series=_rates(run, records, edges), height=140),
-        Panel(y=Axis(title=say("In flight")), series=[_in_flight(records)], height=100),
     ]
-    if tokens := _tokens(records, edges):
+    if run.every == 1:
+        panels.append(Panel(y=Axis(title=say("In flight")), series=[_in_flight(records)], height=100))
+    if tokens := _tokens(records, edges, run.every):
         panels.insert(1, Panel(y=Axis(title=say("Tokens written"), unit="tok/s"), series=[tokens], height=110))
     panels += _sampled(run.engine, ENGINE)
     return Figure(
@@ -271,7 +272,7 @@ def _rates(
             Line(title=say("Target"), x=x, y=_stepped(_targets(run, edges)), hue=6, stepped=True, dashed=True)
         )
     for title, values, hue in ((say("Sent"), sent, 0), (say("Answered"), done, 2)):
-        counted = np.histogram(values[np.isfinite(values)], edges)[0] / np.diff(edges)
+        counted = run.every * np.histogram(values[np.isfinite(values)], edges)[0] / np.diff(edges)
         series.append(Line(title=title, x=x, y=_stepped(counted), hue=hue, stepped=True))
     return series
 
@@ -294,7 +295,9 @@ def _targets(
     return targets
 
 
-def _tokens(records: Sequence[RequestRecord], edges: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Line | None:
+def _tokens(
+    records: Sequence[RequestRecord], edges: "np.ndarray[tuple[int], np.dtype[np.float64]]", every: int
+) -> Line | None:
     times, weights = [], []
     for record in records:
         if record.first_content_ns is None or not record.completion_tokens:
@@ -305,7 +308,7 @@ def _tokens(records: Sequence[RequestRecord], edges: "np.ndarray[tuple[int], np.
         weights.append(np.full(at.size, record.completion_tokens / at.size))
     if not times:
         return None
-    counted = np.histogram(np.concatenate(times), edges, weights=np.concatenate(weights))[0] / np.diff(edges)
+    counted = every * np.histogram(np.concatenate(times), edges, weights=np.concatenate(weights))[0] / np.diff(edges)
     return Line(title="", x=edges.tolist(), y=_stepped(counted), hue=4, stepped=True)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from qwenops.atomic import write_text
 from qwenops.bench.folder import read_run
 from qwenops.bench.report.contents import report_page
+from qwenops.bench.thinning import Bounds
 from qwenops.page.html import render
 from qwenops.text import Language
 
@@ -23,5 +24,5 @@ def write_report(run_folder: Path, *, language: Language | None = None, out: Pat
         RunFolderError: It is no run's folder, damaged, or of a newer version.
     """
     path = out or run_folder / REPORT
-    write_text(path, render(report_page(read_run(run_folder)), language=language))
+    write_text(path, render(report_page(read_run(run_folder, thin=Bounds())), language=language))
     return path

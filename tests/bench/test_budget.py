@@ -1,10 +1,10 @@
 """How long a decision takes is known before it is begun."""
 
 import pytest
-from qwenops.bench.objective import ALPHA, Decision, alpha_spent, decide, parse_slo
 
 from qwenops.bench.budget import LEAST_S, pace_of_one, plan_sentence, proof_s, requests_to_decide, search_s
 from qwenops.bench.conclusion import Outcome
+from qwenops.bench.objective import ALPHA, Decision, alpha_spent, decide, parse_slo
 
 
 @pytest.mark.parametrize(("objective", "allowed"), [("ttft p90 < 2s", 0.1), ("ttft p95 < 2s", 0.05)])

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qwenops.bench.objective import judge, parse_slo
 
 from qwenops.bench.calibrate import calibrate
 from qwenops.bench.checks.truth import order_statistic
@@ -28,6 +27,7 @@ from qwenops.bench.clock import RealClock
 from qwenops.bench.conclusion import Outcome
 from qwenops.bench.folder import read_run
 from qwenops.bench.load import load
+from qwenops.bench.objective import judge, parse_slo
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Failure, RequestRecord
 from qwenops.bench.report.grouped import groups_of, merged

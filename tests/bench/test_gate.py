@@ -7,13 +7,13 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from qwenops.bench.objective import parse_slo
 
 from qwenops.bench.clock import running_clock
 from qwenops.bench.conclusion import Outcome
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.gate import Threshold, gate, gate_conclusion, junit, markdown, read_side
 from qwenops.bench.load import load
+from qwenops.bench.objective import parse_slo
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.resampling import figure, paired_logs
 from qwenops.bench.run import Opening, begin, finish

@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
+from qwenops.bench.conclusion import Outcome
+from qwenops.bench.dependence import correlation_time, midranks
 from qwenops.bench.objective import (
     ALPHA,
     SPENDING,
@@ -17,9 +20,6 @@ from qwenops.bench.objective import (
     more_to_decide,
     parse_slo,
 )
-
-from qwenops.bench.conclusion import Outcome
-from qwenops.bench.dependence import correlation_time, midranks
 from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.errors import ConfigError
 from qwenops.statistics import binomial_upper

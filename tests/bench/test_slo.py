@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qwenops.bench.objective import parse_slo
 
 from qwenops.bench.clock import running_clock
 from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of
 from qwenops.bench.folder import read_run
 from qwenops.bench.highest_rate import Observed, bracket, highest_rate, monotone_shares
+from qwenops.bench.objective import parse_slo
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.run import Opening, begin, finish
 from qwenops.bench.segment import OpenLoop

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from qwenops.bench.objective import parse_slo
 
 from qwenops.bench.conclusion import EXIT_INCONCLUSIVE, Conclusion, Outcome
 from qwenops.bench.folder import read_lines, read_records
+from qwenops.bench.objective import parse_slo
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.run import Opening, Run, begin, finish
 from qwenops.bench.segment import ClosedLoop, Segment

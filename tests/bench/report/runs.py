@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qwenops.bench.objective import judge, parse_slo, verdict_data
-
 from qwenops.bench.compare import Design, compare
 from qwenops.bench.comparing import comparison_data, ratio_table, remarks, verdict
 from qwenops.bench.conclusion import Conclusion, Finding, Outcome, Table, conclusion_data
 from qwenops.bench.folder import SCHEMA, Gap, RecordedRun
+from qwenops.bench.objective import judge, parse_slo, verdict_data
 from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.text import say

@@ -13,14 +13,18 @@ from typing import Any
 
 import pytest
 
+from qwenops.bench.collect.energy import NO_COUNTERS
+from qwenops.bench.conclusion import Conclusion, Finding, Outcome
 from qwenops.bench.folder import read_run
 from qwenops.cli.bench_limits import typed_program
 from qwenops.cli.bench_local import local_settings
-from qwenops.cli.bench_run import keys_of, ladder
+from qwenops.cli.bench_run import Measured, keys_of, ladder, show_conclusion
 from qwenops.cli.bench_verdict import parse_share
+from qwenops.cli.terminal import Terminal
 from qwenops.command import PIPE, spawn
 from qwenops.config import Settings
 from qwenops.errors import ConfigError
+from qwenops.text import say
 from tests.cli.conftest import Run
 
 FAST = "simulated:?virtual=1&slots=4&decode_tokens_per_s=100&prefill_tokens_per_s=2000"
@@ -56,10 +60,12 @@ def test_with_json_standard_output_is_one_document(qwenops: Run) -> None:
     assert Path(told["report"]).is_file()
 
 
-def test_the_language_of_the_reader_is_spoken(qwenops: Run) -> None:
-    ran = qwenops("--lang", "zh", "bench", "load", FAST, "--users", "1", "--requests", "3", *SMALL)
+def test_the_language_of_the_reader_is_spoken(qwenops: Run, tmp_path: Path) -> None:
+    words = ("bench", "load", FAST, "--users", "1", "--requests", "3", *SMALL, "--out", tmp_path / "run")
+    ran = qwenops("--lang", "zh", *words)
     assert ran.code == 0, ran.err
     assert "报告" in ran.err
+    assert re.search(r'<html lang="zh[^"]*" data-first="zh"', (tmp_path / "run" / "report.html").read_text("utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +113,18 @@ def test_the_secret_in_the_command_of_a_server_is_written_nowhere(qwenops: Run, 
     assert server.replace("geheim-geheim", "***") in command
     assert not [path.name for path in (tmp_path / "run").iterdir() if b"geheim" in path.read_bytes()]
     assert "geheim" not in ran.out + ran.err
+
+
+def test_why_energy_is_unknown_stands_in_the_report_and_not_in_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    found = tuple(Finding(text=each) for each in (NO_COUNTERS, say("It was slow.")))
+    conclusion = Conclusion(outcome=Outcome.DONE, sentences=(), findings=found)
+    measured = Measured(verb="load", conclusion=conclusion)
+    show_conclusion(Terminal(environ={}), measured, None, as_json=False)
+    shown = capsys.readouterr()
+    assert "It was slow." in shown.err
+    assert "Energy" not in shown.err + shown.out
+    show_conclusion(Terminal(environ={}), measured, None, as_json=True)
+    assert "Energy is unavailable" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def report(ctx: click.Context, /, run: Path, *, as_json: bool) -> None:
     from qwenops.bench.report.write import write_report
 
     terminal = ctx.ensure_object(Terminal)
-    path = write_report(run)
+    path = write_report(run, language=terminal.language)
     if as_json:
         terminal.show_json("qwenops.bench-report/1", {"folder": str(run), "report": str(path)})
     else:

@@ -11,11 +11,13 @@ from prometheus_client import generate_latest
 
 from qwenops.bench.clock import RealClock
 from qwenops.bench.collect.engine import COUNTERS, GAUGES, EngineWatch, parse_metrics
+from qwenops.bench.conclusion import uncrossed
 from qwenops.bench.target import Target
 from qwenops.command import Secret
 from qwenops.engines.fake import FakeEngine
 from qwenops.engines.seam import EngineHealth
 from qwenops.observe.metrics import Metrics
+from qwenops.text import Text
 
 VLLM = """
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -126,7 +128,9 @@ async def test_a_server_without_metrics_is_said_to_have_none_and_left_alone(stat
 
     async with serving(metrics) as url:
         (found,) = await watched(EngineWatch({"": target(url)}, RealClock(), every_s=0.05), 0.4)
-    assert why in found["absent"]["metrics"]
+    reason = uncrossed(found["absent"]["metrics"])
+    assert isinstance(reason, Text)  # so that the report says it in its reader's language
+    assert why in reason
     assert asked == 1
 
 

@@ -13,7 +13,9 @@ import pytest
 
 from qwenops.bench.clock import RealClock
 from qwenops.bench.collect.host import HostWatch, _Look
+from qwenops.bench.conclusion import uncrossed
 from qwenops.bench.outages import restarts_ns
+from qwenops.text import Text
 
 # Uses half of a core, keeps 40 MB, opens files, and faults pages in.
 WORK = """
@@ -114,6 +116,7 @@ async def test_what_cannot_be_read_is_absent_and_said_once(tmp_path: Path) -> No
     async with watch.watching(clock.now_ns(), found.append):
         await asyncio.sleep(0.25)
     assert set(found[0]["absent"]) >= {"server", "energy_j", "frequency_hz", "pressure", "temperature_c"}
+    assert all(isinstance(uncrossed(each), Text) for each in found[0]["absent"].values())
     assert all("absent" not in each for each in found[1:])
     assert all("frequency_hz" not in each and "cpu_busy_ratio" not in each for each in found)
 

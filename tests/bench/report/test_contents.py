@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from qwenops.bench.collect.energy import NO_COUNTERS
 from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of, crossed
 from qwenops.bench.conclusion import Table as Said
 from qwenops.bench.folder import RecordedRun, RunFolder, record_data, segment_data
@@ -14,7 +15,7 @@ from qwenops.bench.report.write import write_report
 from qwenops.page.document import Block, Cell, Details, Figure, Notice, Page, Table, Tiles, Tone
 from qwenops.page.html import MAX_BYTES, render
 from qwenops.page.plot import Chart
-from qwenops.text import say
+from qwenops.text import say, translate_text, translator
 from tests.bench.report import runs
 from tests.page.reading import read
 
@@ -223,9 +224,13 @@ def test_times_that_a_command_wrote_are_sorted_as_times() -> None:
 
 def test_what_could_not_be_watched_is_said_with_the_reason() -> None:
     run = runs.load_run()
-    sample = {"at_ns": 0, "absent": {"frequency_hz": "the kernel does not tell it"}}
-    page = report_page(replace(run, host=[sample, *run.host]))
-    assert "the kernel does not tell it" in render(page)
+    reasons = {"frequency_hz": "the kernel does not tell it", "energy_j": NO_COUNTERS}
+    page = render(report_page(replace(run, host=[{"at_ns": 0, "absent": crossed(reasons)}, *run.host])))
+    assert "the kernel does not tell it" in page
+    assert str(NO_COUNTERS) in page
+    chinese = translate_text(NO_COUNTERS, translator("zh"))
+    assert chinese != str(NO_COUNTERS)
+    assert chinese in page
 
 
 def test_an_overload_on_purpose_is_no_bad_news() -> None:

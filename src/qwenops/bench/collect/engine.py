@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 from qwenops.bench.clock import Clock
 from qwenops.bench.collect.collector import Listen
+from qwenops.bench.conclusion import crossed
 from qwenops.bench.record import NS_PER_S
 from qwenops.bench.target import Target
-from qwenops.text import say
+from qwenops.text import Text, say
 
 if TYPE_CHECKING:
     import aiohttp
@@ -130,8 +131,8 @@ class EngineWatch:
         while True:
             at_ns = now_ns()
             found = await _scraped(session, target.url) if target.url else _health(target)
-            if isinstance(found, str):
-                listen({**heading, "at_ns": at_ns, "absent": {"metrics": found}, **said})
+            if isinstance(found, Text):
+                listen({**heading, "at_ns": at_ns, "absent": crossed({"metrics": found}), **said})
                 return
             if found is not None:
                 gauges, counters = found
@@ -169,21 +170,21 @@ def parse_metrics(text: str) -> Figures:
     return gauges, counters
 
 
-async def _scraped(session: "aiohttp.ClientSession", url: str) -> Figures | str | None:
+async def _scraped(session: "aiohttp.ClientSession", url: str) -> Figures | Text | None:
     """Return a server's figures; a sentence when it has none to show; None when it does not answer now."""
     import aiohttp
 
     try:
         async with session.get(_root(url) + "/metrics") as answer:
             if answer.status in _GONE:
-                return str(say("the server shows no metrics (status {status} at /metrics)", status=answer.status))
+                return say("the server shows no metrics (status {status} at /metrics)", status=answer.status)
             if answer.status != _OK:
                 return None
             found = parse_metrics(await _text(answer))
     except (aiohttp.ClientError, TimeoutError):
         return None
     if not any(found):
-        return str(say("the server's metrics have no name that is known here"))
+        return say("the server's metrics have no name that is known here")
     return found
 
 
@@ -196,10 +197,10 @@ async def _text(answer: "aiohttp.ClientResponse") -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _health(target: Target) -> Figures | str:
+def _health(target: Target) -> Figures | Text:
     """Return what an engine in this process says."""
     if target.kind != "in-process":
-        return str(say("the server's own figures are not asked for"))
+        return say("the server's own figures are not asked for")
     health = target.engine.info.health
     gauges = {
         "running_requests": float(health.running),

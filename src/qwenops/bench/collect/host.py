@@ -26,6 +26,7 @@ from qwenops.bench.collect import kernel
 from qwenops.bench.collect.collector import Listen
 from qwenops.bench.collect.energy import EnergyMeter, open_meter
 from qwenops.bench.collect.kernel import CpuTimes, ProcessTimes
+from qwenops.bench.conclusion import crossed
 from qwenops.hardware.cgroups import Cgroups, Throttling, memory_limit, memory_used, read_cgroups, throttling
 from qwenops.text import Text, say
 
@@ -158,7 +159,7 @@ class _Look:
         self._first = {}
         said["took_s"] = round(time.monotonic() - began_s, 5)
         if not self._told_absent:
-            said["absent"] = {name: str(reason) for name, reason in sorted(self._absent.items())}
+            said["absent"] = crossed(dict(sorted(self._absent.items())))
             self._told_absent = True
         return said
 

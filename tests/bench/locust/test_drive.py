@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,8 @@ from qwenops.bench.simulated.model import ServerModel
 from qwenops.bench.simulated.options import SimulatedOptions
 from qwenops.bench.simulated.server import serve_simulated
 from qwenops.bench.targets import open_target
+from tests.engines.openai_facing import FINE, MODELS
+from tests.engines.scripted import Reply, refusing, scripted
 
 QUICK = SimulatedOptions(prefill_tokens_per_s=20_000.0, decode_tokens_per_s=200.0, slots=8)
 
@@ -62,6 +65,25 @@ async def test_two_workers_record_every_request_once_with_its_raw_moments(tmp_pa
     assert 0 < found["figures"]["client_cores"] < 8
     assert found["figures"]["client_cpu_share"] > 0
     assert found["verdict"] in {"VALID", "SUSPECT", "INVALID"}
+
+
+@pytest.mark.slow
+async def test_what_the_server_refuses_is_learned_once_for_each_worker_and_stands_in_the_result(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> Reply:
+        unknown = {"error": {"message": "Unknown parameter: 'ignore_eos'.", "param": "ignore_eos"}}
+        return refusing(400, unknown) if "ignore_eos" in body else Reply(pieces=FINE)
+
+    options = BenchOptions(users=2, requests=12, max_tokens=4, force_length=True, timeout_s=10.0, folder=tmp_path)
+    async with scripted(answer, gets=MODELS) as server:
+        target = await open_target(server.url, options, model="m")
+        async with begin("locust", {"": target}, options, opening=Opening(calibrate_s=0.0)) as run:
+            conclusion = finish(run, await locust(run, plan_of(target.url, target.model, options, workers=2)))
+        await target.engine.aclose()
+    records = next(iter(read_run(run.folder.path).drivens)).records
+    assert all(record.failure is None for record in records)
+    assert [notice.name for notice in run.noticing.notices] == ["ignore_eos"]
+    assert sum(record.tries == 2 for record in records) == 2
+    assert any("does not know ignore_eos" in finding.text for finding in conclusion.findings)
 
 
 @pytest.mark.slow

@@ -145,6 +145,7 @@ class Merged:
     began_ns: int | None = None
     """When the first worker had its first caller."""
     _take: Callable[[RequestRecord], None] = field(default=_nobody)
+    _left_out: set[str] = field(default_factory=set)
     _read: dict[Path, int] = field(default_factory=dict)
     """By journal: how many of its bytes were read."""
 
@@ -152,7 +153,11 @@ class Merged:
         """Take over what is new."""
         lines = [line for journal in sorted(self.folder.glob("worker-*.jsonl")) for line in self._new_lines(journal)]
         begins = [line["began_ns"] for line in lines if "began_ns" in line]
-        records = [line for line in lines if "began_ns" not in line]
+        records = [line for line in lines if "began_ns" not in line and "left_out" not in line]
+        for line in lines:
+            if "left_out" in line and line["left_out"] not in self._left_out:
+                self._left_out.add(line["left_out"])
+                self.run.noticing.notice_left_out(line["left_out"], line["at_ns"], doubtful=True)
         if begins and self.began_ns is None:
             self.began_ns = min(begins)
             self._note("began", at_ns=self.began_ns, first_index=0, segment=segment_data(self.segment))

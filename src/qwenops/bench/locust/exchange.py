@@ -1,28 +1,36 @@
 """One request over a connection that blocks: what is sent, what comes back, and when.
 
-The same readers, the same definitions and the same record as everywhere else (`engines/sse.py`, `bench/send.py`); only
-the waiting is Locust's, in greenlets. Nothing here imports Locust.
+The same readers, the same moments, the same record and the same second try without an unknown field as everywhere else
+(`engines/`, `bench/send.py`); only the waiting is Locust's, in greenlets. Nothing here imports Locust.
 """
 
-import itertools
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from qwenops.bench.record import Failure, Phase, RequestRecord
-from qwenops.bench.send import FirstAnswer, failure_of
+from qwenops.bench.send import Errand, Fault, Setting, Trace, fault_of
 from qwenops.bench.workload import Ask
-from qwenops.engines.openai_answer import Answer
+from qwenops.engines.openai_answer import JSON, NO_STREAM, Answer, page_for_people
 from qwenops.engines.openai_body import chat_body
 from qwenops.engines.refusal import refusal_of
+from qwenops.engines.remote import OUT_OF, encoded
 from qwenops.engines.sse import EventReader
-from qwenops.errors import DeadlineError, EngineCrashedError, EngineUnavailableError, QwenOpsError
-from qwenops.generation import Chunk, FinishReason, Usage
+from qwenops.engines.unknown import UnknownFields
+from qwenops.errors import (
+    DeadlineError,
+    EngineCrashedError,
+    EngineUnavailableError,
+    InvalidRequestError,
+    NoConnectionLeftError,
+    QwenOpsError,
+)
+from qwenops.generation import Chunk, GenerationRequest
 from qwenops.text import say
 
-NS_PER_US = 1000
 OK = 200
 
 
@@ -57,6 +65,8 @@ class Server:
     model: str
     owner: str = ""
     api_key: str = field(default="", repr=False)
+    unknown: UnknownFields = field(default_factory=UnknownFields)
+    """What it turned out not to know; the callers of one process share it."""
 
     @property
     def origin(self) -> str:
@@ -70,10 +80,9 @@ class Server:
         before = urlsplit(self.url).path.rstrip("/")
         return f"{before if before.endswith('/v1') else before + '/v1'}/chat/completions"
 
-    def body(self, ask: Ask) -> bytes:
-        """Return the request for one ask."""
-        told = chat_body(self.model, ask.messages, ask.sampling, self.owner)
-        return json.dumps(told, ensure_ascii=False).encode()
+    def body(self, ask: Ask) -> dict[str, Any]:
+        """Return the request for one ask, with all that it says."""
+        return chat_body(self.model, ask.messages, ask.sampling, self.owner)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -93,106 +102,115 @@ class Exchange:
     user: int | None
     scheduled_ns: int
     record_text: bool = False
-    sent_ns: int = 0
-    first_byte_ns: int | None = None
-    stamps: list[int] = field(default_factory=list)
-    parts: list[str] = field(default_factory=list)
-    answer: FirstAnswer = field(default_factory=FirstAnswer)
-    usage: Usage | None = None
-    finish_reason: FinishReason | None = None
+    trace: Trace = field(init=False)
     error: QwenOpsError | None = None
-    failure: Failure | None = None
+    fault: Fault | None = None
+    sent_ns: int = 0
     ended_ns: int = 0
+
+    def __post_init__(self) -> None:
+        """Begin with nothing seen."""
+        self.trace = Trace(record_text=self.record_text)
+
+    @property
+    def failure(self) -> Failure | None:
+        """What it is counted as."""
+        return None if self.fault is None else self.fault.failure
 
     def run(self, server: Server, post: Post, now_ns: Callable[[], int]) -> None:
         """Send it and read the answer to its end. What goes wrong is kept; only what ends the greenlet passes."""
-        body, path, headers = server.body(self.ask), server.path, server.headers
-        self.failure = Failure.INTERRUPTED
+        body = server.body(self.ask)
+        self.fault = Fault(failure=Failure.INTERRUPTED, message="the run was stopped")
         self.sent_ns = now_ns()
         try:
-            response = _posted(server, post, path, body, headers)
-            self.first_byte_ns = now_ns()
-            if response.status != OK:
-                raise refusal_of(
-                    server.url, response.status, response.headers, response.rest().decode(errors="replace")
-                )
-            self._read(server, response, now_ns)
-            self.failure = None
-            if not self.stamps:
-                self.failure = Failure.EMPTY
+            self._read(server, self._accepted(server, post, body, now_ns), now_ns)
+            self.fault = self.trace.fault()
         except QwenOpsError as error:
-            self.error, self.failure = error, failure_of(error)
+            self.error, self.fault = error, fault_of(error)
         finally:
             self.ended_ns = now_ns()
 
     def give_up(self, seconds: float) -> None:
         """Take note that it took too long."""
         self.error = DeadlineError(say("There was no whole answer within {seconds:g} s.", seconds=seconds))
-        self.failure = Failure.TIMEOUT
+        self.fault = Fault(failure=Failure.TIMEOUT, message=f"no whole answer within {seconds:g} s")
+
+    def _accepted(self, server: Server, post: Post, body: Mapping[str, Any], now_ns: Callable[[], int]) -> Response:
+        """Send it, without the fields that the server turns out not to know."""
+        while True:
+            sent = server.unknown.without(body)
+            response = _posted(server, post, encoded(sent))
+            self.trace.first_byte_ns = now_ns()
+            if response.status == OK:
+                server.unknown.took(sent)
+                return response
+            refusal = _refusal(server, response)
+            if not isinstance(refusal, InvalidRequestError) or not server.unknown.learn(sent, refusal):
+                raise refusal
+            self.trace.tries += 1
 
     def _read(self, server: Server, response: Response, now_ns: Callable[[], int]) -> None:
-        events, answer = EventReader(), Answer(server.url)
+        events, answer = EventReader(), Answer(server.url, thinking=self.ask.messages.enable_thinking)
         try:
-            while not answer.is_done and (line := response.line()):
-                for event in events.push(line):
-                    self._take(answer.take(event.data), now_ns)
+            kind = _content_type(response)
+            if kind in NO_STREAM:
+                if kind != JSON:
+                    raise page_for_people(server.url)
+                self._take(answer.take(response.rest()), now_ns)
+            else:
+                while not answer.is_done and (line := response.line()):
+                    for event in events.push(line):
+                        self._take(answer.take(event.data), now_ns)
         except OSError as error:
             if not answer.is_complete:
                 raise _broken(server, error) from error
         for event in events.finish():
-            self._take(answer.take(event.data), now_ns)
-        self._take(answer.last(), now_ns)
+            self._take(answer.take_rest(event.data), now_ns)
+        self.trace.take(answer.last(), now_ns)
 
     def _take(self, chunk: Chunk | None, now_ns: Callable[[], int]) -> None:
-        if chunk is None:
-            return
-        if chunk.text:
-            moment_ns = now_ns()
-            self.stamps.append(moment_ns)
-            if self.answer.at_ns is None:
-                self.answer.push(chunk.text, moment_ns, self.stamps[0])
-            if self.record_text:
-                self.parts.append(chunk.text)
-        if chunk.finish_reason is not None:
-            self.finish_reason, self.usage = chunk.finish_reason, chunk.usage
+        if chunk is not None:
+            self.trace.take(chunk, now_ns)
 
     def record(self, origin_ns: int, target: str = "") -> RequestRecord:
         """Return its record; times count from `origin_ns`."""
-        first_ns = self.stamps[0] if self.stamps else None
-        usage = self.usage
-        return RequestRecord(
-            index=self.index,
-            segment=self.segment,
-            phase=self.phase,
-            item=self.ask.item,
-            prompt_hash=self.ask.prompt_hash,
-            user=self.user,
-            target=target,
-            scheduled_ns=self.scheduled_ns - origin_ns,
-            sent_ns=self.sent_ns - origin_ns,
-            first_byte_ns=_since(self.first_byte_ns, origin_ns),
-            first_content_ns=_since(first_ns, origin_ns),
-            first_answer_ns=_since(self.answer.finish(first_ns), origin_ns),
-            last_content_ns=_since(self.stamps[-1] if self.stamps else None, origin_ns),
-            ended_ns=self.ended_ns - origin_ns,
-            chunk_gaps_us=_gaps_us(self.stamps),
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            completion_tokens=usage.completion_tokens if usage else (len(self.stamps) or None),
-            cached_tokens=usage.cached_tokens if usage else None,
-            token_source="server" if usage else ("estimate" if self.stamps else None),
-            finish_reason=self.finish_reason.value if self.finish_reason else None,
-            failure=self.failure,
-            message="" if self.error is None else str(self.error.message),
-            retry_after_s=None if self.error is None else self.error.retry_after_s,
-            reported=dict(usage.reported) if usage else {},
-            answer="".join(self.parts) if self.record_text else None,
+        request = GenerationRequest(id=str(self.index), prompt=self.ask.messages, sampling=self.ask.sampling)
+        errand = Errand(index=self.index, segment=self.segment, phase=self.phase, ask=self.ask, request=request)
+        setting = Setting(origin_ns=origin_ns, name=target, record_text=self.record_text)
+        return self.trace.record(
+            errand, self.fault, (self.scheduled_ns, self.sent_ns, self.ended_ns), setting, self.user
         )
 
 
-def _posted(server: Server, post: Post, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
+def _content_type(response: Response) -> str:
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _refusal(server: Server, response: Response) -> QwenOpsError:
     try:
-        return post(path, body, headers)
+        said = response.rest()
+    except OSError:
+        said = b""
+    text = said.decode(errors="replace")
+    return refusal_of(
+        server.url,
+        response.status,
+        response.headers,
+        text.replace(server.api_key, "***") if server.api_key else text,
+    )
+
+
+def _posted(server: Server, post: Post, body: bytes) -> Response:
+    try:
+        return post(server.path, body, server.headers)
+    except ConnectionResetError as error:
+        raise _broken(server, error) from error
     except OSError as error:
+        if error.errno in OUT_OF:
+            raise NoConnectionLeftError(
+                say("This machine cannot open one more connection: {reason}.", reason=os.strerror(error.errno or 0)),
+                hint=say("Raise the limit of open files (`ulimit -n`), or ask with fewer connections."),
+            ) from error
         raise EngineUnavailableError(
             say("{url} cannot be reached: {reason}.", url=server.url, reason=str(error) or type(error).__name__),
             hint=say("Start the server, or check its address."),
@@ -204,16 +222,6 @@ def _broken(server: Server, error: OSError) -> EngineCrashedError:
         say("{url} broke off: {reason}.", url=server.url, reason=str(error) or type(error).__name__),
         hint=say("Look into the server's log."),
     )
-
-
-def _since(at_ns: int | None, origin_ns: int) -> int | None:
-    return None if at_ns is None else at_ns - origin_ns
-
-
-def _gaps_us(stamps: list[int]) -> tuple[int, ...]:
-    """Return the gaps so that they add up to the whole: each border is rounded, not each gap."""
-    borders = [(each - stamps[0] + NS_PER_US // 2) // NS_PER_US for each in stamps]
-    return tuple(later - earlier for earlier, later in itertools.pairwise(borders))
 
 
 def line_of(data: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Phase
 from qwenops.bench.schedule import arrivals, share
 from qwenops.bench.workload import Workload, open_workload
+from qwenops.engines.unknown import UnknownFields
 
 SEGMENT = "locust"
 MS_PER_NS = 1e-6
@@ -46,10 +47,14 @@ class QwenUser(User):  # type: ignore[misc]  # Locust ships no types
     def __init__(self, environment: Any) -> None:
         """Open a connection of its own when it first asks."""
         super().__init__(environment)
-        self.server = Server(
-            url=str(self.host), model=self.model, owner=self.owner, api_key=os.environ.get(KEY_VARIABLE, "")
-        )
         self.worker = worker_of(environment, self.options)
+        self.server = Server(
+            url=str(self.host),
+            model=self.model,
+            owner=self.owner,
+            api_key=os.environ.get(KEY_VARIABLE, ""),
+            unknown=self.worker.unknown,
+        )
         self.number = self.worker.next_user()
         self._line: _Connection | None = None
 
@@ -138,10 +143,11 @@ class QwenUser(User):  # type: ignore[misc]  # Locust ships no types
         """Tell Locust's statistics, unrounded."""
         error = exchange.error or (RuntimeError(exchange.failure.value) if exchange.failure else None)
         common = {"response_length": 0, "context": {}}
-        if exchange.stamps:
-            ttft_ms = (exchange.stamps[0] - exchange.sent_ns) * MS_PER_NS
+        stamps = exchange.trace.stamps
+        if stamps:
+            ttft_ms = (stamps[0] - exchange.sent_ns) * MS_PER_NS
             events.request.fire(request_type="TTFT", name=self.model, response_time=ttft_ms, exception=None, **common)
-        last_ns = exchange.stamps[-1] if exchange.stamps else exchange.ended_ns
+        last_ns = stamps[-1] if stamps else exchange.ended_ns
         e2e_ms = (last_ns - exchange.sent_ns) * MS_PER_NS
         events.request.fire(request_type="E2E", name=self.model, response_time=e2e_ms, exception=error, **common)
 
@@ -154,6 +160,9 @@ class Worker:
         self.index = index
         self.num_workers = num_workers
         self.workload: Workload = open_workload(options, salt=os.environ.get(SALT_VARIABLE, ""))
+        self.unknown = UnknownFields()
+        """What the server turned out not to know."""
+        self._told: frozenset[str] = frozenset()
         self._origin_ns = int(os.environ.get(ORIGIN_VARIABLE) or time.perf_counter_ns())
         self._end = options.requests
         self._numbers = _numbers(index, num_workers)
@@ -175,7 +184,10 @@ class Worker:
         return number if self._end is None or number < self._end else None
 
     def keep(self, exchange: Exchange) -> None:
-        """Write the record of a request that is over."""
+        """Write the record of a request that is over, and what was learned by it."""
+        for name in sorted(self.unknown.left_out - self._told):
+            self._write({"left_out": name, "at_ns": time.perf_counter_ns() - self._origin_ns})
+        self._told = self.unknown.left_out
         self._write(record_data(exchange.record(self._origin_ns)))
 
     def _write(self, line: Mapping[str, Any]) -> None:

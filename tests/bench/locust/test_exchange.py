@@ -1,5 +1,6 @@
 """One request over a connection that blocks: the same moments and the same failures as everywhere else."""
 
+import errno
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from qwenops.bench.definitions import e2e_s, tpot_s, ttfa_s, ttft_s
-from qwenops.bench.locust.exchange import Exchange, Post, Server
+from qwenops.bench.locust.exchange import Exchange, Post, Server, StaleConnectionError
 from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.workload import Ask
 from qwenops.generation import Message, Messages, SamplingParams
@@ -131,6 +132,35 @@ def test_nobody_there_is_a_failure_to_connect() -> None:
         raise ConnectionRefusedError("refused")
 
     assert asked(refuse).failure is Failure.CONNECT
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (ConnectionResetError("gone"), Failure.CUT),
+        (OSError(errno.EMFILE, "too many"), Failure.CLIENT),
+        (OSError(errno.EHOSTUNREACH, "no way"), Failure.CONNECT),
+    ],
+)
+def test_what_breaks_before_the_head_is_told_apart(error: OSError, failure: Failure) -> None:
+    def post(_path: str, _body: bytes, _headers: Mapping[str, str]) -> Told:
+        raise error
+
+    record = asked(post)
+    assert (record.failure, record.tries) == (failure, 1)
+
+
+def test_a_kept_connection_that_was_closed_is_told_as_a_second_try_and_not_as_a_failure() -> None:
+    tries = iter([StaleConnectionError("closed"), None, StaleConnectionError("closed"), StaleConnectionError("closed")])
+
+    def post(_path: str, _body: bytes, _headers: Mapping[str, str]) -> Told:
+        if (error := next(tries)) is not None:
+            raise error
+        return Told(iter([*event(content="x"), *END]))
+
+    again, failed = asked(post), asked(post)
+    assert (again.failure, again.tries) == (None, 2)
+    assert (failed.failure, failed.tries) == (Failure.CUT, 2)
 
 
 def test_who_is_stopped_in_the_middle_is_interrupted_and_keeps_what_came() -> None:

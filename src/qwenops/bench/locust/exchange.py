@@ -53,6 +53,10 @@ class Response(Protocol):
         ...
 
 
+class StaleConnectionError(ConnectionError):
+    """A connection that was used before turned out to be closed, before one byte of an answer."""
+
+
 Post = Callable[[str, bytes, Mapping[str, str]], Response]
 """Sends a body to a path and returns when the head of the response is there; raises OSError where nobody answers."""
 
@@ -139,7 +143,7 @@ class Exchange:
         """Send it, without the fields that the server turns out not to know."""
         while True:
             sent = server.unknown.without(body)
-            response = _posted(server, post, encoded(sent))
+            response = _posted(server, post, encoded(sent), self.trace)
             self.trace.first_byte_ns = now_ns()
             if response.status == OK:
                 server.unknown.took(sent)
@@ -200,12 +204,16 @@ def _refusal(server: Server, response: Response) -> QwenOpsError:
     )
 
 
-def _posted(server: Server, post: Post, body: bytes) -> Response:
+def _posted(server: Server, post: Post, body: bytes, trace: Trace) -> Response:
     try:
-        return post(server.path, body, server.headers)
-    except ConnectionResetError as error:
-        raise _broken(server, error) from error
+        try:
+            return post(server.path, body, server.headers)
+        except StaleConnectionError:  # nobody read it
+            trace.tries += 1
+            return post(server.path, body, server.headers)
     except OSError as error:
+        if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
+            raise _broken(server, error) from error
         if error.errno in OUT_OF:
             raise NoConnectionLeftError(
                 say("This machine cannot open one more connection: {reason}.", reason=os.strerror(error.errno or 0)),

@@ -15,12 +15,12 @@ import gevent.pool
 import geventhttpclient
 import locust.stats
 from gevent.lock import Semaphore
-from geventhttpclient.response import HTTPParseError
+from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from locust import User, events, task
 from locust.user.users import LOCUST_STATE_RUNNING
 
 from qwenops.bench.folder import record_data
-from qwenops.bench.locust.exchange import Exchange, Response, Server, line_of
+from qwenops.bench.locust.exchange import Exchange, Response, Server, StaleConnectionError, line_of
 from qwenops.bench.locust.plan import KEY_VARIABLE, ORIGIN_VARIABLE, RECORDS_VARIABLE, SALT_VARIABLE, WORKERS_VARIABLE
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Phase
@@ -219,20 +219,26 @@ class _Connection:
 
     def __init__(self, server: Server, timeout_s: float) -> None:
         """Open nothing yet."""
+        self._is_used = False
         self._client = geventhttpclient.HTTPClient.from_url(
             server.origin, concurrency=1, connection_timeout=timeout_s, network_timeout=timeout_s
         )
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
         """Send a body and return when the head of the response is there."""
+        was_used, self._is_used = self._is_used, True
         try:
             return _Body(self._client.request("POST", path, body=body, headers=dict(headers)))
+        except (HTTPConnectionClosed, ConnectionResetError, BrokenPipeError) as error:
+            self.close()
+            raise (StaleConnectionError if was_used else ConnectionResetError)(str(error)) from error
         except HTTPParseError as error:
             raise ConnectionError(str(error)) from error
 
     def close(self) -> None:
         """Close it; the next request opens another."""
         self._client.close()
+        self._is_used = False
 
 
 class _Body:

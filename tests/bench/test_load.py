@@ -130,6 +130,21 @@ def test_failures_are_counted_and_shown_by_class(tmp_path: Path) -> None:
     assert conclusion.tables[-1].rows == (("users=2", "shed", failed),)
 
 
+@pytest.mark.parametrize("longest_s", [None, 90.0])
+def test_a_server_that_says_come_back_in_an_hour_does_not_hold_callers_for_hours(
+    tmp_path: Path, longest_s: float | None
+) -> None:
+    away = f"{QUICK}&status=503&retry_after=3600"
+    given = {"requests": 1000} if longest_s is None else {"duration_s": longest_s}
+    conclusion, found = measured(tmp_path, load, target=away, users=2, warmup=0, **given)
+    (driven,) = found.drivens
+    assert len(driven.records) == (2 * 20 if longest_s is None else 2 * 3)
+    assert driven.ended_ns < 700 * 10**9
+    said = " ".join(conclusion.sentences)
+    assert "stay away for up to 1h" in said
+    assert ("gave up after 20 times" in said) == (longest_s is None)
+
+
 def test_a_stopped_load_still_concludes(tmp_path: Path) -> None:
     conclusion, found = measured(tmp_path, load, stop_s=19.8, users=2, warmup=0)
     assert "stopped after" in conclusion.sentences[0]

@@ -1,26 +1,34 @@
 """The ladder finds the knee of servers whose law is known, and tells what happened to them on the way."""
 
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qwenops.bench.clock import running_clock
+from qwenops.bench.clock import RealClock, running_clock
 from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of
 from qwenops.bench.folder import read_run
 from qwenops.bench.options import BenchOptions
-from qwenops.bench.record import Phase
+from qwenops.bench.record import NS_PER_S, Phase
 from qwenops.bench.run import Opening, Run, begin, finish
-from qwenops.bench.segment import OpenLoop
+from qwenops.bench.segment import ClosedLoop, OpenLoop
 from qwenops.bench.simulated import loop
+from qwenops.bench.startup import Launch
 from qwenops.bench.stress import stress, usual_bound
+from qwenops.bench.target import Target
 from qwenops.bench.targets import open_target
 from qwenops.bench.under import Limits
 from qwenops.errors import ConfigError
 from tests.bench.test_objective import record
 
 
-def climb(folder: Path, target_text: str, *, stop_after: int | None = None, **asked: Any) -> Conclusion:
+def climb(
+    folder: Path, target_text: str, *, stop_after: int | None = None, users: Sequence[int] = (), **asked: Any
+) -> Conclusion:
     """Climb against a simulated server in virtual time."""
     options = BenchOptions(folder=folder, max_tokens=8, prompt_tokens=64, **asked)
 
@@ -34,7 +42,7 @@ def climb(folder: Path, target_text: str, *, stop_after: int | None = None, **as
             opening=Opening(out=folder / "run", calibrate_s=0),
         ) as run:
             _interrupt(run, stop_after)
-            return finish(run, await stress(run))
+            return finish(run, await stress(run, users=users))
 
     return loop.run(main())
 
@@ -99,6 +107,58 @@ class TestLadder:
         levels = loop.run(main()).data["climbs"][0]["levels"]
         assert [level["users"] for level in levels] == [1, 3, 6]
 
+    @pytest.mark.parametrize("slots", [2, 4])
+    def test_steps_are_long_enough_for_littles_law_without_being_told(self, tmp_path: Path, slots: int) -> None:
+        text = "simulated:?virtual=1&service=exponential&service_s=2&contention=0&coherence=0"
+        found = climb(tmp_path, f"{text}&slots={slots}")
+        levels = found.data["climbs"][0]["levels"]
+        assert levels[-1]["users"] >= 2 * slots
+        assert all(level["little_error"] < 0.1 for level in levels if level["users"] >= 4)
+        for step in read_run(tmp_path / "run").drivens:
+            if step.segment.name.startswith("users="):
+                users = step.segment.load.users if isinstance(step.segment.load, ClosedLoop) else 0
+                stay_s = next(level["residence_s"] for level in levels if level["users"] == users)
+                assert users < 4 or step.window_ns / NS_PER_S >= 7 * stay_s
+
+    @pytest.mark.parametrize(
+        ("law", "steps", "said"),
+        [
+            ("contention=0.1&coherence=0.02", (1, 2, 4, 8, 16), "Beyond about 7 callers it becomes slower."),
+            ("contention=0.1&coherence=0.02", (1, 2, 4), "By the law it would become slower beyond about"),
+            ("contention=0.1&coherence=0.0002", (1, 2, 4, 8), ""),
+        ],
+    )
+    def test_what_was_not_tried_is_not_said_to_have_happened(
+        self, tmp_path: Path, law: str, steps: tuple[int, ...], said: str
+    ) -> None:
+        found = climb(tmp_path, f"{FIXED}&{law}", users=steps, duration_s=120.0)
+        slower = [str(each) for each in found.sentences if "slower" in each]
+        assert len(slower) == bool(said)
+        assert all(each.startswith(said) for each in slower)
+        assert all("at most 4 were tried" in each for each in slower if "By the law" in each)
+
+
+class TestStarting:
+    async def test_a_run_that_is_stopped_does_not_wait_for_a_server_to_start(self, tmp_path: Path) -> None:
+        options = BenchOptions(folder=tmp_path)
+
+        async def unopened(_url: str) -> Target:
+            raise AssertionError("it was never ready")
+
+        launch = Launch(
+            argv=(sys.executable, "-c", "import time; time.sleep(600)"),
+            url="http://127.0.0.1:{port}",
+            open_target=unopened,
+        )
+        opening = Opening(out=tmp_path / "run", calibrate_s=0)
+        began_s = time.monotonic()
+        async with begin("stress", {}, options, clock=RealClock(), opening=opening) as run:
+            asyncio.get_running_loop().call_later(1.0, run.stop.set)
+            found = finish(run, await stress(run, launch=launch))
+        assert time.monotonic() - began_s < 45.0
+        assert found.data["interrupted"]
+        assert any("stopped before the server was ready" in each for each in found.sentences)
+
 
 class TestOverload:
     def test_the_backlog_is_bounded_and_the_server_recovers(self, tmp_path: Path) -> None:
@@ -147,7 +207,7 @@ class TestEvents:
         found = climb(tmp_path, FIXED, duration_s=20.0, stop_after=5)
         assert found.data["interrupted"]
         assert [each["users"] for each in found.data["climbs"][0]["levels"]] == [1, 2, 4]
-        assert "Interrupted" in str(found.sentences[-1])
+        assert any(each.startswith("Interrupted") for each in found.sentences)
 
     def test_the_conclusion_crosses_into_the_summary(self, tmp_path: Path) -> None:
         found = climb(tmp_path, FIXED, duration_s=20.0)

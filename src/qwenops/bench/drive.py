@@ -19,6 +19,10 @@ STOP_DRAIN_S = 3.0
 """How long answers in flight are waited for when the run is stopped."""
 PAUSE_S = 1.0
 """How long a caller of a closed loop waits after a failure that does not say how long."""
+LONGEST_PAUSE_S = 30.0
+"""A caller of a closed loop waits no longer, whatever it is told: a server may say an hour."""
+MOST_REFUSALS = 20
+"""So often in a row a caller comes back before such a pause is over; where nothing else ends a segment it gives up."""
 CUT_TIMEOUT_S = 10.0
 """How long a request may take to end after it was given up; longer than an engine may take to close."""
 
@@ -82,6 +86,8 @@ class _Flight:
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._most = segment.max_in_flight
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._aloft: dict[int, tuple[Errand, int, int, int | None]] = {}
+        """What was sent and has no record yet: when it was due, when it was sent, and whose it is."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -104,16 +110,23 @@ class _Flight:
         progress = self.course.progress
         progress.sent += 1
         progress.in_flight += 1
+        self._aloft[errand.index] = errand, scheduled_ns, self.clock.now_ns(), user
         try:
             record = await self.course.line.send(errand, scheduled_ns, user)
         finally:
-            progress.in_flight -= 1
+            is_late = self._aloft.pop(errand.index, None) is None
+            progress.in_flight -= not is_late
+        if not is_late:  # else it was given up, and has its record
+            self._keep(record)
+        return record
+
+    def _keep(self, record: RequestRecord) -> None:
+        progress = self.course.progress
         if record.failure is None:
             progress.done += 1
         elif record.failure is not Failure.INTERRUPTED:
             progress.failed += 1
         self.course.keep(record)
-        return record
 
     async def rest(self, until_ns: int) -> None:
         """Let a caller think; when sending is over its task is cancelled in here."""
@@ -144,13 +157,16 @@ class _Flight:
             self.broken.result()
 
     async def cut(self, failure: Failure, message: str) -> None:
-        """Give up what is still in flight; each has a record afterwards."""
+        """Give up what is still in flight; each has a record afterwards, also where its task does not end."""
         self.closing = True
         self.course.line.give_up_as(failure, message)
         if self._tasks:
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(tuple(self._tasks), timeout=CUT_TIMEOUT_S)
+        for index in tuple(self._aloft):
+            self.course.progress.in_flight -= 1
+            self._keep(self.course.line.abandon(*self._aloft.pop(index)))
 
 
 async def drive(segment: Segment, course: Course, stop: asyncio.Event) -> Driven:
@@ -255,9 +271,10 @@ async def _send_closed(flight: _Flight, load: ClosedLoop) -> None:
 async def _caller(flight: _Flight, load: ClosedLoop, positions: Iterator[int], user: int) -> None:
     """Ask, wait for the answer, think, and ask again; who was turned away comes back when told, or a little later.
 
-    Without that pause a caller would flood a server that refuses at once.
+    Without that pause a caller would flood a server that refuses at once. Where nothing else ends the segment, a caller
+    that is told to stay away for long, again and again, gives up.
     """
-    clock = flight.clock
+    clock, refusals = flight.clock, 0
     until_ns = flight.resting_until.get(user, 0)
     while True:
         if until_ns > clock.now_ns() and not flight.is_over():
@@ -267,6 +284,9 @@ async def _caller(flight: _Flight, load: ClosedLoop, positions: Iterator[int], u
         errand = flight.course.prepare(position)
         record = await flight.fly(errand, clock.now_ns(), user)
         until_ns = clock.now_ns() + _pause_ns(load, record)
+        refusals = refusals + 1 if (record.retry_after_s or 0.0) > LONGEST_PAUSE_S else 0
+        if refusals >= MOST_REFUSALS and flight.end_ns is None:
+            return
 
 
 def rest_ns(load: ClosedLoop, record: RequestRecord) -> int:
@@ -277,7 +297,8 @@ def rest_ns(load: ClosedLoop, record: RequestRecord) -> int:
 def _pause_ns(load: ClosedLoop, record: RequestRecord) -> int:
     pause_s = load.think_s
     if record.failure is not None:
-        pause_s = max(pause_s, PAUSE_S if record.retry_after_s is None else record.retry_after_s)
+        told_s = PAUSE_S if record.retry_after_s is None else record.retry_after_s
+        pause_s = max(pause_s, min(told_s, LONGEST_PAUSE_S))
     return round(pause_s * NS_PER_S)
 
 

@@ -20,6 +20,7 @@ from qwenops.bench.tables import (
     failure_table,
     overview_table,
     ramp_sentences,
+    retry_sentence,
     summary_sentence,
     user_names,
 )
@@ -111,8 +112,8 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
     verdicts = []
     for driven, summary in zip(drivens, summaries, strict=True):
         behind = _behind(driven, summary)
-        if behind is not None:
-            sentences.append(behind)
+        retry = retry_sentence(driven)
+        sentences += [each for each in (behind, retry) if each is not None]
         if slo is not None:
             verdict = judge(
                 driven.records,

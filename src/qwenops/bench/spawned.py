@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from qwenops.bench.clock import Clock, RealClock
@@ -24,6 +24,8 @@ from qwenops.text import say
 
 if TYPE_CHECKING:
     import aiohttp
+
+T = TypeVar("T")
 
 READY_PATHS = ("/readyz", "/health", "/v1/models", "/api/version")
 """Asked in this order; the first that the server knows decides. Ours; llama-server and vLLM; most; Ollama."""
@@ -71,6 +73,18 @@ class SpawnedServer:
     tail: Callable[[], str]
     """Returns the end of what it said, both streams."""
     alive: Callable[[], bool]
+
+
+async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Do a piece of work; when the run is stopped meanwhile, give it up, which ends the server that it started."""
+    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        return await doing if doing.done() else None
+    finally:
+        stopping.cancel()
+        doing.cancel()
+        await asyncio.gather(doing, stopping, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ import ctypes
 import mmap
 import os
 import statistics
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from qwenops.bench.conclusion import Conclusion, Finding, Outcome, Table
 from qwenops.bench.record import Phase
 from qwenops.bench.run import Run
 from qwenops.bench.send import Line
-from qwenops.bench.spawned import Confinement, SpawnedServer, spawned_server
+from qwenops.bench.spawned import Confinement, SpawnedServer, spawned_server, unless_stopped
 from qwenops.bench.target import Target
 from qwenops.command import Environment
 from qwenops.errors import ConfigError
@@ -107,7 +107,7 @@ async def startup(run: Run, launch: Launch, *, rounds: int = 3) -> Conclusion:
             say("Only root may drop the whole page cache."),
             hint=say("Name the model's files instead; they are dropped one by one."),
         )
-    files = model_files(launch.files) or await _unless_stopped(run, _found_out(run, launch)) or ()
+    files = model_files(launch.files) or await unless_stopped(run.stop, _found_out(run, launch)) or ()
     states: list[State] = ["cold" if number < rounds else "warm" for number in range(2 * rounds)]
     if not files and not launch.drop_all:
         del states[:rounds]
@@ -116,22 +116,10 @@ async def startup(run: Run, launch: Launch, *, rounds: int = 3) -> Conclusion:
         if run.stop.is_set():
             break
         resident = await asyncio.to_thread(_prepare, state, files, drop_all=launch.drop_all)
-        taken = await _unless_stopped(run, _round(run, launch, state, resident, number))
+        taken = await unless_stopped(run.stop, _round(run, launch, state, resident, number))
         if taken is not None:
             done.append(taken)
     return _conclude(done, files, interrupted=run.stop.is_set())
-
-
-async def _unless_stopped(run: Run, work: Coroutine[Any, Any, T]) -> T | None:
-    """Do a piece of work; when the run is stopped meanwhile, give it up and end its server."""
-    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(run.stop.wait())
-    try:
-        await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
-        return await doing if doing.done() else None
-    finally:
-        stopping.cancel()
-        doing.cancel()
-        await asyncio.gather(doing, stopping, return_exceptions=True)
 
 
 async def _round(run: Run, launch: Launch, state: State, resident: float | None, number: int) -> Round:

@@ -12,6 +12,7 @@ started here, once for each, and the knees stand side by side.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,9 +24,10 @@ from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.run import Run
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
-from qwenops.bench.spawned import SpawnedServer, spawned_server
+from qwenops.bench.spawned import SpawnedServer, spawned_server, unless_stopped
 from qwenops.bench.startup import Launch
 from qwenops.bench.stats import summarise
+from qwenops.bench.tables import retry_sentence
 from qwenops.bench.under import Counted, LimitedGroup, Limits, limited
 from qwenops.errors import CommandError, ConfigError, DeadlineError
 from qwenops.options import show_bytes
@@ -37,7 +39,11 @@ STEADY_SHARE, OVERLOAD_SHARE = 0.8, 1.5
 _ALONE_REQUESTS = 6
 _ROUNDS = 12
 """How many answers of one caller a step lasts, within the bounds below."""
-_SHORTEST_STEP_S, _LONGEST_STEP_S = 5.0, 120.0
+_SHORTEST_STEP_S, _LONGEST_STEP_S = 5.0, 300.0
+_STAYS = 10
+"""How many answers of each of its callers a step lasts at least: where they queue these take longer than alone."""
+_NEAR = 2.0
+"""Times the callers that were tried: farther away the law is a guess."""
 _GAIN = 1.05
 _AS_GOOD = 0.98
 _BROKEN_SHARE = 0.5
@@ -153,15 +159,20 @@ async def _climb_started(
 ) -> None:
     """Start the server and climb; one that does not start is told with its last words."""
     try:
-        async with spawned_server(
-            launch.argv,
-            url=launch.url,
-            ready=launch.ready,
-            timeout_s=launch.timeout_s,
-            under=launch.under,
-            env=launch.env,
-            clock=run.clock,
-        ) as server:
+        async with AsyncExitStack() as stack:
+            starting = spawned_server(
+                launch.argv,
+                url=launch.url,
+                ready=launch.ready,
+                timeout_s=launch.timeout_s,
+                under=launch.under,
+                env=launch.env,
+                clock=run.clock,
+            )
+            server = await unless_stopped(run.stop, stack.enter_async_context(starting))
+            if server is None:
+                climb.failure = say("{name}: stopped before the server was ready.", name=climb.name)
+                return
             target = replace(await launch.open_target(server.url), process_ids=lambda: (server.pid,))
             run.targets = {**run.targets, climb.name: target}
             try:
@@ -222,6 +233,8 @@ class _Watched:
             if count:
                 text = sentence(where, count, len(driven.records))
                 self.climb.findings.append(Finding(text=text, severity="warning", **at))
+        if (waits := retry_sentence(driven)) is not None:
+            self.climb.findings.append(Finding(text=waits, severity="warning", **at))
 
 
 def _shed(where: str, count: int, total: int) -> Text:
@@ -258,27 +271,38 @@ async def _climb(run: Run, climb: Climb, steps: Sequence[int], target: str, ende
     climb.alone_s = level_of(alone, 1).residence_s
     if watched.over or climb.alone_s is None:
         return climb
-    step_s = run.options.duration_s or min(max(_ROUNDS * climb.alone_s, _SHORTEST_STEP_S), _LONGEST_STEP_S)
-    first = await _ladder(watched, steps, step_s)
+    first = await _ladder(watched, steps, climb.alone_s)
     climb.unloaded_s = usual_bound([*alone.records, *first])
     climb.knee = fit_knee(climb.levels, seed=run.options.seed)
     best = climb.best
     if watched.over or best is None or not best.per_s:
         return climb
     backlog = max(4, 2 * best.users)
+    step_s = _step_s(run, climb.alone_s, best.residence_s or climb.alone_s)
     await _steady(watched, STEADY_SHARE * best.per_s, 2 * step_s, 2 * backlog)
     if not watched.over:
         await _overload(watched, OVERLOAD_SHARE * best.per_s, step_s, backlog)
     return climb
 
 
-async def _ladder(watched: _Watched, steps: Sequence[int], step_s: float) -> Sequence[RequestRecord]:
+def _step_s(run: Run, alone_s: float, stay_s: float) -> float:
+    """Return how long a step lasts in which an answer takes so long: as the options say, else long enough for both."""
+    usual_s = max(_ROUNDS * alone_s, _STAYS * stay_s, _SHORTEST_STEP_S)
+    return run.options.duration_s or min(usual_s, _LONGEST_STEP_S)
+
+
+async def _ladder(watched: _Watched, steps: Sequence[int], alone_s: float) -> Sequence[RequestRecord]:
     """Take the steps; return the records of one caller."""
     best_per_s, idle_steps = 0.0, 0
+    slowest_s = alone_s
     one: Sequence[RequestRecord] = ()
     for users in steps or (1 << number for number in range(MOST_USERS.bit_length())):
+        # At the worst nothing more gets done than before, and all wait for one another.
+        expected_s = max(slowest_s, users / best_per_s) if best_per_s else slowest_s * users
+        step_s = _step_s(watched.run, alone_s, expected_s)
         driven = await watched.drive(Segment(name=f"users={users}", load=ClosedLoop(users=users), duration_s=step_s))
         level = level_of(driven, users)
+        slowest_s = max(slowest_s, level.residence_s or 0.0)
         if level.sent:
             watched.climb.levels.append(level)
         one = driven.records if users == 1 else one
@@ -385,8 +409,7 @@ def _sentences(climb: Climb) -> list[Text]:
                 high=knee.knee_users.interval.high,
             )
         )
-        if math.isfinite(knee.peak_users.value) and knee.peak_users.value < best.users * 4:
-            found.append(say("Beyond {peak:.0f} callers it becomes slower.", peak=knee.peak_users.value))
+        found += _peak_sentences(climb, knee.peak_users.value)
     if climb.steady is not None:
         found.append(_steady_sentence(climb.steady))
     if climb.recovery is not None:
@@ -401,6 +424,22 @@ def _sentences(climb: Climb) -> list[Text]:
             )
         )
     return found
+
+
+def _peak_sentences(climb: Climb, peak: float) -> list[Text]:
+    """Say from how many callers on it becomes slower, and whether that was seen."""
+    most = max(level.users for level in climb.levels)
+    if peak < most:
+        return [say("Beyond about {peak:.0f} callers it becomes slower.", peak=peak)]
+    if peak < _NEAR * most:
+        return [
+            say(
+                "By the law it would become slower beyond about {peak:.0f} callers; at most {most} were tried.",
+                peak=peak,
+                most=most,
+            )
+        ]
+    return []
 
 
 def _steady_sentence(steady: Steady) -> Text:

@@ -5,11 +5,13 @@ from typing import Any
 
 from qwenops.bench.conclusion import Cell, Table
 from qwenops.bench.definitions import METRICS
+from qwenops.bench.drive import LONGEST_PAUSE_S, MOST_REFUSALS
 from qwenops.bench.objective import SloVerdict
 from qwenops.bench.record import NS_PER_S
 from qwenops.bench.segment import ClosedLoop, Driven
 from qwenops.bench.stats import Distribution, Estimate, Summary, measure
 from qwenops.bench.window import NOTABLE_RAMP
+from qwenops.options import format_seconds
 from qwenops.text import Text, say
 
 _DETAILED = {
@@ -196,6 +198,30 @@ def ramp_sentences(summaries: Iterable[Summary]) -> tuple[Text, ...]:
             )
             sentences.append(text)
     return tuple(sentences)
+
+
+def retry_sentence(driven: Driven) -> Text | None:
+    """Say when callers were told to stay away for longer than they do; None when they were not."""
+    told_s = max((each.retry_after_s or 0.0 for each in driven.records), default=0.0)
+    load = driven.segment.load
+    if told_s <= LONGEST_PAUSE_S or not isinstance(load, ClosedLoop):
+        return None
+    ended_early = load.requests is not None and len(driven.records) < load.requests and not driven.interrupted
+    if driven.segment.duration_s is None and ended_early:
+        return say(
+            "{segment}: the server told callers to stay away for up to {told}. They came back after {longest} each "
+            "time, and gave up after {most} times.",
+            segment=driven.segment.name,
+            told=format_seconds(told_s),
+            longest=format_seconds(LONGEST_PAUSE_S),
+            most=MOST_REFUSALS,
+        )
+    return say(
+        "{segment}: the server told callers to stay away for up to {told}; they came back after {longest}.",
+        segment=driven.segment.name,
+        told=format_seconds(told_s),
+        longest=format_seconds(LONGEST_PAUSE_S),
+    )
 
 
 def user_names(summary: Summary, driven: Driven) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from qwenops.bench.simulated.options import Faults, Simulated, SimulatedOptions
 from qwenops.bench.stats import summarise
 from qwenops.engines.seam import Engine, EngineInfo
 from qwenops.errors import InsufficientDiskError
-from qwenops.generation import Chunk, GenerationRequest
+from qwenops.generation import Chunk, FinishReason, GenerationRequest
 from tests.bench.driving import MS, Kept, S, line_to
 
 FIXED = SimulatedOptions(service="fixed", service_s=1.0, first_share=0.5, contention=0.0, coherence=0.0, slots=1000)
@@ -239,6 +239,39 @@ class Silent:
 
     async def aclose(self) -> None:
         pass
+
+
+class Stubborn(Silent):
+    """An engine that takes a minute longer to let go of a request, and then says something after all."""
+
+    async def generate(self, _request: GenerationRequest) -> AsyncIterator[Chunk]:
+        yield Chunk(text="never")
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            await asyncio.sleep(60)
+        yield Chunk(text=" mind", finish_reason=FinishReason.STOP)
+
+
+def test_a_request_whose_task_does_not_end_has_its_record_and_reaches_no_later_segment() -> None:
+    async def main() -> tuple[list[RequestRecord], list[RequestRecord], Progress]:
+        first = Kept(line_to(Stubborn(), VirtualClock()))
+        progress, stop = Progress(), asyncio.Event()
+        asyncio.get_running_loop().call_later(5.0, stop.set)
+        segment = Segment(name="x", load=ClosedLoop(users=2), duration_s=30)
+        await drive(segment, first.course(progress=progress), stop)
+        at_once = list(first.records)
+        await asyncio.sleep(120)
+        return at_once, first.records, progress
+
+    at_once, later, progress = run(main())
+    assert [(record.index, record.failure) for record in at_once] == [
+        (0, Failure.INTERRUPTED),
+        (1, Failure.INTERRUPTED),
+    ]
+    assert later == at_once
+    assert all(record.first_content_ns is not None for record in at_once), "what had come is in the record"
+    assert (progress.in_flight, progress.done, progress.failed) == (0, 0, 0)
 
 
 def real(engine: Engine, segment: Segment, *, max_tokens: int = 4, **more: Any) -> tuple[Driven, Kept]:

@@ -282,12 +282,18 @@ class Line:
             fault = fault_of(error)
         finally:
             ended_ns = self.clock.now_ns()
-            del self._traces[errand.request.id]
+            self._traces.pop(errand.request.id, None)
         if fault is not None:
             await _close(stream)
         else:
             fault = trace.fault()
         return trace.record(errand, fault, (scheduled_ns, sent_ns, ended_ns), self._setting, user)
+
+    def abandon(self, errand: Errand, scheduled_ns: int, sent_ns: int, user: int | None) -> RequestRecord:
+        """Return the record of a request whose task does not end, as what `give_up_as` said."""
+        trace = self._traces.pop(errand.request.id, None) or Trace(record_text=self._setting.record_text)
+        when_ns = scheduled_ns, sent_ns, self.clock.now_ns()
+        return trace.record(errand, self._given_up, when_ns, self._setting, user)
 
     async def _read(self, stream: AsyncIterator[Chunk], trace: Trace) -> None:
         now_ns, take = self.clock.now_ns, trace.take

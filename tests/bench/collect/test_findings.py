@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -218,9 +218,38 @@ class TestOthers:
 
     def test_a_slow_answer_without_a_reason_is_said_to_have_none(self) -> None:
         (found,) = told(recorded(host(200), requests(200, lambda at: 6.0 if at == 90 else 0.9)))
-        assert "1 answers began after more than three times" in str(found.text)
+        assert "One answer took more than three times the usual 0.9" in str(found.text)
         assert "at 14:01:30" in str(found.text)
         assert "nothing that was watched on this machine explains it" in str(found.text)
+
+    def test_an_answer_that_is_late_by_some_milliseconds_is_not_worth_a_word(self) -> None:
+        assert told(recorded(host(200), requests(200, lambda at: 0.022 if at == 90 else 0.006))) == []
+
+    def test_other_programs_that_took_much_of_the_machine_are_a_warning_though_no_answer_was_slower(self) -> None:
+        busy = {"other_cpu_cores": 1.2, "other_processes": [{"pid": 9, "name": "backup", "cpu_cores": 1.1}]}
+        (found,) = told(recorded(host(100, busy, range(50, 70)), requests(100, lambda _: 0.9)))
+        assert found.severity == "warning"
+        assert str(found.text).startswith(
+            "For 20 % of the time there were other programs (backup) that used 30 % of the CPU"
+        )
+        (short,) = told(recorded(host(100, busy, range(50, 55)), requests(100, lambda _: 0.9)))
+        assert short.severity == "info"
+
+    @pytest.mark.parametrize(("source", "tokens"), [("server", 12), ("estimate", 1)])
+    def test_answers_in_one_piece_are_said_to_have_no_first_token(
+        self, source: Literal["server", "estimate"], tokens: int
+    ) -> None:
+        streamed = requests(20, lambda _: 0.9)
+        whole = [
+            replace(each, chunk_gaps_us=(), completion_tokens=tokens, token_source=source, last_content_ns=None)
+            for each in streamed
+        ]
+        (found,) = told(recorded([], whole))
+        assert found.severity == "warning"
+        assert str(found.text).startswith("20 of 20 answers came in one piece, not as a stream: their TTFT is the time")
+        assert told(recorded([], streamed)) == []
+        one = [replace(each, completion_tokens=1, token_source="server") for each in whole]
+        assert told(recorded([], one)) == []  # a single token cannot come in two pieces
 
     def test_energy_is_told_or_why_it_is_unknown(self) -> None:
         samples = [{**each, "energy_j": {"package": 8.0 * place}} for place, each in enumerate(host(100))]

@@ -21,6 +21,7 @@ from qwenops.bench.definitions import e2e_s, ttft_s
 from qwenops.bench.drift import cache_bytes
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.record import NS_PER_S, RequestRecord
+from qwenops.bench.tables import show_s
 from qwenops.options import show_bytes
 from qwenops.statistics import quantile, theil_sen
 from qwenops.text import Text, say
@@ -43,6 +44,12 @@ _GROWTH_SAMPLES, _GROWTH_S, _GROWTH_RATIO = 30, 60.0, 0.05
 _NEAR_LIMIT = 0.95
 _LEAST_DISK_BYTES = 2 * 1024**3
 _PER_CENT = 100.0
+_BUSY, _BUSY_SHARE, _LEAST_BUSY = 0.25, 0.1, 2
+"""Other programs that take more than this of the machine, for more than this share of the time and so many samples."""
+_LEAST_WHOLE, _MOST_WHOLE = 3, 0.5
+"""So many answers, and this share of all, that came in one piece, are said."""
+_LEAST_SLOW_S = 0.05
+"""A wait that exceeds the usual one by less is of no interest to anybody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +86,7 @@ def findings(run: RecordedRun, *, zone: tzinfo | None = None) -> list[Finding]:
     found = [
         *_causes_found(run.host, records, clock),
         *_first_requests(records),
+        *_unstreamed(records, int(run.manifest.get("options", {}).get("max_tokens") or 0)),
         *_growth(run.host, cache_bytes(run.manifest.get("targets", {}))),
         *_limits(run.host),
     ]
@@ -194,9 +202,28 @@ def _causes_found(host: Sequence[Sample], records: Sequence[RequestRecord], cloc
         slow = [(spell, each) for spell, each in zip(spells, told, strict=True) if each.severity == "warning"]
         if slow:
             yield from _strongest(slow)
+        elif cause.name == "others" and (busy := _busy_machine(host)) is not None:
+            yield busy
         elif spells:
             longest = max(range(len(spells)), key=lambda place: spells[place].to_ns - spells[place].from_ns)
             yield told[longest]
+
+
+def _busy_machine(host: Sequence[Sample]) -> Finding | None:
+    """Say when others worked for so much of the time that a run is doubtful, whether or not answers show it."""
+    known = [(each, ratio) for each in host if "interval_s" in each and (ratio := _others(each)) is not None]
+    busy = [(each, ratio) for each, ratio in known if ratio > _BUSY]
+    all_s, busy_s = (sum(each["interval_s"] for each, _ in pairs) for pairs in (known, busy))
+    if len(busy) < _LEAST_BUSY or not _BUSY_SHARE * all_s < busy_s <= _MOST_OF_RUN * all_s:
+        return None
+    samples = [each for each, _ in busy]
+    text = say(
+        "For {share:.0f} % of the time there were {what}: answers may have been slower for it. Measure again when the "
+        "machine is quiet.",
+        share=busy_s / all_s * _PER_CENT,
+        what=_told_others(statistics.fmean(ratio for _, ratio in busy), samples),
+    )
+    return Finding(text=text, severity="warning", from_ns=max(0, _began_ns(samples[0])), to_ns=samples[-1]["at_ns"])
 
 
 def _strongest(slow: Sequence[tuple[Spell, Finding]]) -> Iterator[Finding]:
@@ -255,21 +282,21 @@ def _spell_finding(
         usual_s, here_s, slowest_s = statistics.median(others), statistics.median(within), max(within)
         if here_s > _SLOWER * usual_s:
             text = say(
-                "Slow answers from {at} on ({metric} {here:.2f} s, usually {usual:.2f} s) coincide with {what}.",
+                "Slow answers from {at} on ({metric} {here}, usually {usual}) coincide with {what}.",
                 at=clock.at(spell.from_ns),
                 metric=title,
-                here=here_s,
-                usual=usual_s,
+                here=_beside(here_s, here_s),
+                usual=_beside(usual_s, here_s),
                 what=what,
             )
             return _told(text, spell, "warning")
         if len(others) >= _LEAST_FOR_SPIKE and slowest_s > _SPIKE * quantile(others, 0.95):
             text = say(
-                "The slowest answer at {at} ({metric} {here:.2f} s, usually {usual:.2f} s) coincides with {what}.",
+                "The slowest answer at {at} ({metric} {here}, usually {usual}) coincides with {what}.",
                 at=clock.at(spell.from_ns),
                 metric=title,
-                here=slowest_s,
-                usual=usual_s,
+                here=_beside(slowest_s, slowest_s),
+                usual=_beside(usual_s, slowest_s),
                 what=what,
             )
             return _told(text, spell, "warning")
@@ -283,6 +310,11 @@ def _spell_finding(
         spell,
         "info",
     )
+
+
+def _beside(seconds: float, largest: float) -> str | None:
+    """Write one of several durations of a sentence: all of them in seconds where one of them is best read so."""
+    return f"{seconds:.2f} s" if largest >= 1 else show_s(seconds)
 
 
 def _told(text: Text, spell: Spell, severity: Severity) -> Finding:
@@ -331,13 +363,39 @@ def _first_requests(records: Sequence[RequestRecord]) -> Iterator[Finding]:
         if first_s > _COLD * usual_s and first_s - usual_s > _COLD_S:
             yield Finding(
                 text=say(
-                    "The first request was cold: its first token took {first:.2f} s, usually {usual:.2f} s.",
-                    first=first_s,
-                    usual=usual_s,
+                    "The first request was cold: its first token took {first}, usually {usual}.",
+                    first=_beside(first_s, first_s),
+                    usual=_beside(usual_s, first_s),
                 ),
                 from_ns=mine[0].scheduled_ns,
                 to_ns=mine[0].ended_ns,
             )
+
+
+def _unstreamed(records: Sequence[RequestRecord], max_tokens: int) -> Iterator[Finding]:
+    """Say where a server sent its answers in one piece: their first token is then no sooner than the whole answer."""
+    if max_tokens == 1:
+        return
+    for target in dict.fromkeys(each.target for each in records):
+        mine = [each for each in records if each.target == target and each.failure is None]
+        # Where nobody counted, chunks were: one chunk is one "token", whatever was in it.
+        long = [each for each in mine if (each.completion_tokens or 0) > 1 or each.token_source == "estimate"]  # noqa: S105 -- no password
+        whole = [each for each in long if each.first_content_ns is not None and not each.chunk_gaps_us]
+        if len(whole) < _LEAST_WHOLE or len(whole) < _MOST_WHOLE * len(long):
+            continue
+        where = {"target": target, "number": len(whole), "all": len(long)}
+        text = say(
+            "{number} of {all} answers came in one piece, not as a stream: their TTFT is the time of the whole answer, "
+            "and nothing is known about the time of each token.",
+            **where,
+        )
+        if target:
+            text = say(
+                "{target}: {number} of {all} answers came in one piece, not as a stream: their TTFT is the time of the "
+                "whole answer, and nothing is known about the time of each token.",
+                **where,
+            )
+        yield Finding(text=text, severity="warning")
 
 
 def _growth(host: Sequence[Sample], cache: int) -> Iterator[Finding]:
@@ -429,24 +487,39 @@ def _energy(host: Sequence[Sample], records: Iterable[RequestRecord]) -> Iterato
     yield Finding(text=text)
 
 
+def _is_slow(ttft: float, usual_s: float) -> bool:
+    return ttft > max(_SLOW * usual_s, usual_s + _LEAST_SLOW_S)
+
+
 def _unexplained(records: Sequence[RequestRecord], host: Sequence[Sample], clock: _WallClock) -> Iterator[Finding]:
     """Say when answers were very slow while this machine shows no reason."""
     values = _known(ttft_s, records[1:])
     if len(values) < _LEAST_FOR_SPIKE or not host:
         return
     usual_s = statistics.median(values)
-    slow = [each for each in records[1:] if each.failure is None and (ttft_s(each) or 0.0) > _SLOW * usual_s]
+    slow = [each for each in records[1:] if each.failure is None and _is_slow(ttft_s(each) or 0.0, usual_s)]
     if slow and len(slow) <= len(values) // 10:
         worst = max(slow, key=lambda each: ttft_s(each) or 0.0)
-        yield Finding(
-            text=say(
-                "{number} answers began after more than three times the usual {usual:.2f} s, the slowest at {at} after "
-                "{worst:.2f} s; nothing that was watched on this machine explains it.",
+        worst_s = ttft_s(worst) or 0.0
+        told = {
+            "usual": _beside(usual_s, worst_s),
+            "at": clock.at(worst.scheduled_ns),
+            "worst": _beside(worst_s, worst_s),
+        }
+        text = say(
+            "One answer took more than three times the usual {usual} to begin: {worst}, at {at}; nothing that was "
+            "watched on this machine explains it.",
+            **told,
+        )
+        if len(slow) > 1:
+            text = say(
+                "{number} answers took more than three times the usual {usual} to begin, the slowest at {at} {worst}; "
+                "nothing that was watched on this machine explains it.",
                 number=len(slow),
-                usual=usual_s,
-                at=clock.at(worst.scheduled_ns),
-                worst=ttft_s(worst) or 0.0,
-            ),
+                **told,
+            )
+        yield Finding(
+            text=text,
             from_ns=worst.scheduled_ns,
             to_ns=worst.ended_ns,
         )

@@ -7,12 +7,12 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from qwenops.bench.collect.energy import NO_COUNTERS
-from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of, crossed
+from qwenops.bench.conclusion import Conclusion, Finding, Outcome, conclusion_data, conclusion_of, crossed
 from qwenops.bench.conclusion import Table as Said
 from qwenops.bench.folder import RecordedRun, RunFolder, record_data, segment_data
 from qwenops.bench.report.contents import report_page, said_table
 from qwenops.bench.report.write import write_report
-from qwenops.page.document import Block, Cell, Details, Figure, Notice, Page, Table, Tiles, Tone
+from qwenops.page.document import Block, Cell, Details, Facts, Figure, Notice, Page, Table, Tiles, Tone
 from qwenops.page.html import MAX_BYTES, render
 from qwenops.page.plot import Chart
 from qwenops.text import say, translate_text, translator
@@ -54,6 +54,43 @@ def test_each_command_has_its_report_in_this_order(verb: str, snapshot: Snapshot
         "head": titles(list(page.head)),
         **{section.anchor: titles(list(section.blocks)) for section in page.sections},
     } == snapshot
+
+
+def test_a_first_look_shows_its_figures_at_the_top() -> None:
+    run = with_manifest(runs.RUNS["stress"](), verb="quick")
+    page = report_page(run)
+    values = tile_values(page)
+    assert {"First token, median", "Each further token, median", "Whole answer, median", "Tokens written"} <= set(
+        values
+    )
+    tiles = next(block for block in page.head if isinstance(block, Tiles))
+    assert {tile.name: tile.detail for tile in tiles.tiles}["First token, median"] == "one caller alone"
+
+
+def test_what_cannot_be_known_about_energy_is_said_beside_the_machine_and_not_above_the_figures() -> None:
+    run = runs.RUNS["load"]()
+    said = conclusion_of(run.summary)
+    run = replace(run, summary=run.summary | conclusion_data(replace(said, findings=(Finding(text=NO_COUNTERS),))))
+    page = report_page(run)
+    assert not any(isinstance(block, Notice) and block.text == NO_COUNTERS for block in page.head)
+    host = [{"at_ns": 1, "absent": crossed({"energy_j": NO_COUNTERS})}]
+    setting = report_page(replace(run, host=host)).sections[-2]
+    (machine,) = (block for block in setting.blocks if isinstance(block, Facts) and block.title == "Machine")
+    assert ("Energy", NO_COUNTERS) in list(machine.pairs)
+
+
+def test_the_machine_is_named_by_its_size_and_not_by_what_was_free() -> None:
+    run = runs.RUNS["load"]()
+    machine = {**run.manifest["machine"], "memory_limit_bytes": 1_000_000_000}
+    assert "7.67 GiB" in report_page(with_manifest(run, machine=machine)).subtitle
+
+
+def test_a_server_that_was_started_here_is_named_by_its_command() -> None:
+    run = with_manifest(runs.RUNS["startup"](), targets={})
+    run = replace(run, summary={**run.summary, "data": {**run.summary["data"], "command": "llama-server -m a.gguf"}})
+    page = report_page(run)
+    assert page.title == "Start-up: llama-server -m a.gguf"
+    assert page.subtitle.startswith("llama-server -m a.gguf")
 
 
 @pytest.mark.parametrize("verb", runs.RUNS)

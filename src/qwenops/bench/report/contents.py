@@ -65,6 +65,7 @@ def report_page(run: RecordedRun) -> Page:
                 summary=overall(groups, summaries, slo),
                 slo=judged,
                 alike=len(groups) == 1,
+                parts=summaries,
             )
         ),
         sections=[section for section in sections if section.blocks],
@@ -125,14 +126,14 @@ def _judged(
 def _title(run: RecordedRun) -> Text:
     verb = str(run.manifest.get("verb", ""))
     targets = list(run.manifest.get("targets", {}).values())
-    models = list(dict.fromkeys(str(each.get("model") or each.get("text")) for each in targets))
+    models = list(dict.fromkeys(str(each.get("model") or each.get("text")) for each in targets)) or facts.launched(run)
     title = TITLES.get(verb, verb)
     return say("{verb}: {models}", verb=title, models=" / ".join(models)) if models else say("{verb}", verb=title)
 
 
 def _subtitle(run: RecordedRun) -> str:
     targets = list(run.manifest.get("targets", {}).values())
-    texts = " / ".join(dict.fromkeys(str(each.get("text")) for each in targets))
+    texts = " / ".join(dict.fromkeys(str(each.get("text")) for each in targets) or facts.launched(run))
     began = facts.began(run.manifest)
     return " · ".join(each for each in (texts, began, facts.machine_line(run.manifest)) if each)
 

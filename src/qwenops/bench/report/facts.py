@@ -52,9 +52,21 @@ def machine_line(manifest: Mapping[str, Any]) -> Text | str:
     machine = manifest.get("machine") or {}
     if not machine.get("processor"):
         return ""
-    cores, memory = machine.get("usable_cores"), machine.get("memory_limit_bytes") or machine.get("memory_total_bytes")
+    cores, memory = machine.get("usable_cores"), machine.get("memory_total_bytes")
     parts = [str(machine["processor"]), f"{number(cores)} CPU" if cores else "", size(memory) if memory else ""]
     return ", ".join(each for each in parts if each)
+
+
+def launched(run: RecordedRun) -> list[str]:
+    """Return the command of the server that the run itself started; nothing where it started none."""
+    command = run.summary.get("data", {}).get("command")
+    return [str(command)] if command else []
+
+
+def _energy(run: RecordedRun) -> dict[str, Any]:
+    """Return why nothing is known about energy; nothing where it is known, or was not looked at."""
+    reason = uncrossed(run.host[0].get("absent", {}).get("energy_j")) if run.host else None
+    return {"energy": reason} if reason else {}
 
 
 def setting_blocks(run: RecordedRun) -> list[Block]:
@@ -64,7 +76,7 @@ def setting_blocks(run: RecordedRun) -> list[Block]:
     parts = (
         (say("What was measured"), {"targets": manifest.get("targets"), **_rest(manifest)}),
         (say("Workload"), manifest.get("workload")),
-        (say("Machine"), manifest.get("machine")),
+        (say("Machine"), {**(manifest.get("machine") or {}), **_energy(run)}),
         (say("Versions"), manifest.get("versions")),
     )
     for title, part in parts:
@@ -100,7 +112,7 @@ NAMES: Mapping[str, Text] = {
     "cpu_quota": say("CPU limit"),
     "last_cache_bytes": say("Last-level cache"),
     "memory_total_bytes": say("Memory"),
-    "memory_limit_bytes": say("Memory limit"),
+    "memory_limit_bytes": say("Memory that could be used when it began"),
     "memory_available_bytes": say("Available memory"),
     "swap_total_bytes": say("Swap"),
     "kernel": say("Kernel"),
@@ -113,6 +125,7 @@ NAMES: Mapping[str, Text] = {
     "huge_pages": say("Huge pages"),
     "cgroup_layout": say("Control groups"),
     "numa_nodes": say("NUMA nodes"),
+    "energy": say("Energy"),
 }
 """What the facts are called that most readers look for; the others keep the names of the manifest."""
 

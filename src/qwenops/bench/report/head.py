@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from qwenops.bench.collect.energy import UNAVAILABLE
 from qwenops.bench.conclusion import Conclusion, Finding, Outcome, uncrossed
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.objective import SloVerdict
@@ -46,6 +47,8 @@ class Judged:
     slo: SloVerdict | None
     alike: bool
     """Whether all of it was measured under one load, so that its latencies belong together."""
+    parts: Sequence[Summary] = ()
+    """Each measured part alone, in their order."""
 
 
 def head_of(judged: Judged) -> list[Block]:
@@ -205,6 +208,7 @@ def _findings(findings: Sequence[Finding]) -> list[Block]:
     notices: list[Block] = [
         Notice(tone=_SEVERITIES[each.severity], text=each.text)
         for each in sorted(findings, key=lambda found: order[found.severity])
+        if each.text not in UNAVAILABLE  # said where the machine is described
     ]
     rest = notices[MOST_FINDINGS:]
     more = [Details(summary=say("{num} more findings", num=len(rest)), blocks=rest)] if rest else []
@@ -221,6 +225,8 @@ def tiles(judged: Judged, summary: Summary) -> Tiles:
             found.append(_attainment(summary, judged.conclusion, judged.slo))
         found += [_latency(summary, "ttft", say("First token, median"))]
         found += [_latency(summary, "e2e", say("Whole answer, median")), _tokens(summary), _rate(summary)]
+    elif judged.run.manifest.get("verb") == "quick":
+        found += _first_look(judged.parts)
     found += verb_tiles(judged.conclusion.data if judged.conclusion else {})
     found.append(_believed(judged.run))
     return Tiles(tiles=[tile for tile in found if tile is not None])
@@ -235,13 +241,34 @@ def _answered(summary: Summary) -> Tile:
     return Tile(name=say("Answered"), value=f"{counts.ok:,} / {judged:,}", detail=detail, tone=_tone_of(summary))
 
 
+def _first_look(parts: Sequence[Summary]) -> list[Tile | None]:
+    """Return how fast one caller was answered, and how much all callers got together."""
+    if not parts:
+        return []
+    one, all_ = parts[0], parts[-1]
+    latencies = (
+        ("ttft", say("First token, median")),
+        ("tpot", say("Each further token, median")),
+        ("e2e", say("Whole answer, median")),
+    )
+    found = [_latency(one, name, title) for name, title in latencies]
+    alone = [replace(tile, detail=say("one caller alone")) for tile in found if tile is not None]
+    if len(parts) == 1:
+        return [*alone, _tokens(one)]
+    return [*alone, *_together(_tokens(all_), _rate(all_))]
+
+
+def _together(*tiles: Tile | None) -> list[Tile | None]:
+    return [replace(tile, detail=tile.detail or say("all callers together")) for tile in tiles if tile is not None]
+
+
 def _latency(summary: Summary, name: str, title: Text) -> Tile | None:
     found = summary.distributions.get(name)
     if found is None:
         return None
     p95 = found.p95
     high = seconds(p95.value) if p95.value is not None else p95.note or NONE
-    return Tile(name=title, value=seconds(found.p50.value), detail=say("95 %: {high}", high=high))
+    return Tile(name=title, value=seconds(found.p50.value), detail=say("p95 {high}", high=high))
 
 
 def _tokens(summary: Summary) -> Tile | None:

@@ -13,7 +13,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,8 @@ from qwenops.command import PIPE, run, spawn
 
 GOAL_CPU_SHARE = 0.05
 """Of one core, at 20 streams of 40 tokens/s."""
+MOST_CPU_SHARE = 0.9
+"""Of one core, at 1,000 streams: beyond it the client would measure itself."""
 GOAL_NOT_MET = 3
 WORDS = 64
 EVENTS = 20_000
@@ -41,24 +43,37 @@ def main() -> int:
         told = json.loads(options.child)
         return _serve(told) if told["serve"] else _ask(told)
     figures: dict[str, Any] = {"parsers_us_per_event": parsers()}
-    shares: list[float] = []
     for api in ("openai", "ollama"):
         for loop in ("uvloop", "asyncio"):
             found = [_measured(api, loop, 20, 40.0, options.seconds) for _ in range(options.repeats)]
             figures[f"{api}_{loop}_20x40"] = summed_up(found)
-            if (api, loop) == ("openai", "uvloop"):
-                shares = [each["cpu_share"] for each in found]
     figures["openai_uvloop_1000x5"] = summed_up([_measured("openai", "uvloop", 1000, 5.0, options.seconds)])
     print(json.dumps(figures, indent=2))
-    median = spread(shares)["median"]
+    missed = goals_missed(figures)
+    median = figures["openai_uvloop_20x40"]["cpu_share"]["median"]
     print(f"client: {median:.1%} of one core at 20 streams of 40 tokens/s (goal: at most {GOAL_CPU_SHARE:.0%})")
+    print("\n".join(missed) or "every goal is met")
     if not options.write_nothing:
         print(
             write_result(
                 "client-cost", options={"seconds": options.seconds, "repeats": options.repeats}, results=figures
             )
         )
-    return 0 if median <= GOAL_CPU_SHARE else GOAL_NOT_MET
+    return GOAL_NOT_MET if missed else 0
+
+
+def goals_missed(figures: Mapping[str, Any]) -> list[str]:
+    """Say which goals the figures miss: each stream is answered whole, and the client costs what it may."""
+    missed = [
+        f"{name}: only {each['answered_ratio']['min']:.1%} of the streams were answered whole"
+        for name, each in figures.items()
+        if "answered_ratio" in each and each["answered_ratio"]["min"] < 1
+    ]
+    for name, most in (("openai_uvloop_20x40", GOAL_CPU_SHARE), ("openai_uvloop_1000x5", MOST_CPU_SHARE)):
+        median = figures[name]["cpu_share"]["median"]
+        if median > most:
+            missed.append(f"{name}: {median:.1%} of one core, where {most:.0%} are allowed")
+    return missed
 
 
 def summed_up(found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -354,11 +354,16 @@ def test_f13_a_long_stream_is_read_in_a_time_that_grows_with_its_length() -> Non
     assert took_s(40_000) < 12 * max(took_s(10_000), 0.005)
 
 
-async def test_f23_the_client_knows_its_own_bias() -> None:
-    found = await calibrate(RealClock(), 0.5)
-    assert found.chunks > 100
-    assert 0 <= found.bias_ttft_s < 0.05
-    assert 0 < found.cost_per_chunk_s < 0.005
+@pytest.mark.parametrize("over_http", [False, True], ids=["in process", "over HTTP"])
+async def test_f23_the_client_knows_its_own_bias_which_is_small(over_http: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    tries = []
+    while len(tries) < 5 and min(tries, default=1.0) >= 0.002:
+        found = await calibrate(RealClock(), 0.5, over_http=over_http)
+        assert (found.over_http, found.chunks) == (over_http, 8 * 20)
+        assert found.bias_ttft_s >= 0
+        assert 0 < found.cost_per_chunk_s < 0.005
+        tries.append(found.bias_ttft_s)
+    assert min(tries) < 0.002, "2 ms, as the self-test allows"
 
 
 async def test_f23_a_long_prompt_makes_the_stream_behind_it_no_slower(tmp_path: Path) -> None:

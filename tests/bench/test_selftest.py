@@ -1,12 +1,13 @@
 import asyncio
-import os
+from functools import partial
 
 import pytest
 
 from qwenops.bench.checks.truth import Check, at_most, equal
-from qwenops.bench.conclusion import Outcome, conclusion_data
+from qwenops.bench.conclusion import Cell, Outcome, conclusion_data
 from qwenops.bench.selftest import EXIT_FAILED, concluded, selftest
 from qwenops.text import say
+from tests.quiet import quiet_tries
 
 RIGHT = equal(say("Requests"), 3, 3)
 WRONG: Check = at_most(say("Schedule lag"), 7.0, 5.0, unit=" ms")
@@ -29,12 +30,20 @@ def test_what_failed_is_said_with_what_was_expected_and_the_exit_code_is_not_zer
 
 
 @pytest.mark.slow
-def test_here_everything_but_what_a_busy_machine_disturbs_comes_out_as_expected() -> None:
-    told: list[tuple[float, str]] = []
-    conclusion = asyncio.run(selftest(tell=lambda fraction, what: told.append((fraction, what)), tries=1))
-    wrong = [row[0] for row in conclusion.tables[0].rows if row[3] != "ok"]
-    # On a machine that runs other tests too, only what counts milliseconds may be off, and not much of it.
-    assert all(str(title).startswith(("HTTP, ", "20 streams", "The ", "Ollama")) for title in wrong), wrong
-    assert len(wrong) <= 4 or os.getloadavg()[0] > len(os.sched_getaffinity(0)), wrong
-    assert told[-1][0] == 1.0
-    assert (conclusion.exit_code == 0) == (not wrong)
+def test_here_everything_comes_out_as_expected() -> None:
+    wrong: list[tuple[Cell, ...]] = []
+    for _ in quiet_tries(4):
+        told: list[float] = []
+        conclusion = asyncio.run(selftest(tell=partial(_note, told)))
+        wrong = [row for row in conclusion.tables[0].rows if row[3] != "ok"]
+        assert told[-1] == 1.0
+        assert (conclusion.exit_code == 0) == (not wrong)
+        # A busy machine disturbs what counts milliseconds, and nothing else.
+        assert all(str(row[0]).startswith(("HTTP, ", "20 streams", "The ", "Ollama")) for row in wrong), wrong
+        if not wrong:
+            break
+    assert not wrong
+
+
+def _note(told: list[float], fraction: float, _what: str) -> None:
+    told.append(fraction)

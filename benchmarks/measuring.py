@@ -25,12 +25,15 @@ from typing import Any
 from benchmarks.recording import write_result
 from qwenops.bench.spawned import spawned_server
 from qwenops.deploy.demo import server_environ
+from qwenops.errors import QwenOpsError
 
 REPORTS = Path(__file__).parent / "reports"
 READY_TIMEOUT_S = 300.0
 STEP_TIMEOUT_S = 3600.0
-VERDICTS = frozenset({0, 10, 11, 12})
-"""Exit statuses that are results: passed, regression, objective missed, inconclusive."""
+VERDICTS = frozenset({0, 3, 10, 11, 12, 13})
+"""Exit statuses that are results: passed, unstable, regression, objective missed, inconclusive, invalid."""
+MEASURED = frozenset({0, 10, 11, 12})
+"""Those of a good measurement; after the others all is written down too, and the end is a failure."""
 OBJECTIVE = "ttft p95 < 3s, e2e p95 < 12s, errors < 1%"
 
 
@@ -103,14 +106,10 @@ def take(step: Step, words: Mapping[str, str], folder: Path) -> dict[str, Any]:
         argv, stdout=subprocess.PIPE, text=True, timeout=STEP_TIMEOUT_S, check=False, cwd=folder, env=os.environ
     )
     took_s = time.monotonic() - began_s
-    if finished.returncode not in VERDICTS:
-        raise SystemExit(f"{step.name}: ended with {finished.returncode}\n{finished.stdout[-2000:]}")
     if (out / "report.html").is_file():
         REPORTS.mkdir(exist_ok=True)
         shutil.copyfile(out / "report.html", REPORTS / f"{step.name}.html")
-    answer = json.loads(finished.stdout)
-    answer.pop("folder", None)
-    answer.pop("report", None)
+    answer = answer_of(finished.stdout)
     return {
         "command": shlex.join(shown),
         "exit_status": finished.returncode,
@@ -119,8 +118,27 @@ def take(step: Step, words: Mapping[str, str], folder: Path) -> dict[str, Any]:
     }
 
 
-async def measure(step: Step, model: str) -> None:
-    """Take one step, with a fresh server where it needs one, and write its result."""
+def answer_of(said: str) -> dict[str, Any]:
+    """Return what a command answered as JSON, or its last words where it ended without an answer."""
+    try:
+        answer = json.loads(said)
+    except ValueError:
+        return {"said": said[-2000:]}
+    if not isinstance(answer, dict):
+        return {"said": said[-2000:]}
+    return {name: value for name, value in answer.items() if name not in {"folder", "report"}}
+
+
+def failure_of(step: Step, found: Mapping[str, Any]) -> str | None:
+    """Say why a step's result is no good; None when it is."""
+    status = found["exit_status"]
+    if status in MEASURED and "said" not in found["answer"]:
+        return None
+    return f"{step.name}: {'it is a verdict, and a bad one' if status in VERDICTS else 'it failed'} ({status})"
+
+
+async def measure(step: Step, model: str) -> str | None:
+    """Take one step, with a fresh server where it needs one; write its result, and return why it is no good."""
     with tempfile.TemporaryDirectory(prefix="measuring-") as folder:
         home = Path(folder)
         command = f"{program()} serve {model} --port {{port}}"
@@ -134,6 +152,7 @@ async def measure(step: Step, model: str) -> None:
         else:
             found = take(step, words, home)
     write_result(f"measuring-{step.name}", options={"model": model, "command": found["command"]}, results=found)
+    return failure_of(step, found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,11 +165,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = wanted - {each.name for each in STEPS}
     if unknown:
         parser.error(f"there is no step {', '.join(sorted(unknown))}; there are {', '.join(s.name for s in STEPS)}")
+    failures: list[str] = []
     for step in STEPS:
         if not wanted or step.name in wanted:
             print(f"== {step.name}", flush=True)
-            asyncio.run(measure(step, asked.model))
-    return 0
+            try:
+                failure = asyncio.run(measure(step, asked.model))
+            except (QwenOpsError, subprocess.TimeoutExpired) as error:
+                failure = f"{step.name}: {error}"
+            if failure is not None:
+                print(failure, file=sys.stderr, flush=True)
+                failures.append(failure)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from qwenops.bench.conclusion import Outcome
 from qwenops.bench.record import RequestRecord
 from qwenops.bench.segment import Driven
 from qwenops.errors import ConfigError
-from qwenops.statistics import binomial_interval
 from tests.bench.records import answer, driven, failed
+from tests.statistics.proportions import binomial_interval
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], npt.NDArray[np.float64]]
 NOISE = 0.03

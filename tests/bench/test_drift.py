@@ -17,8 +17,8 @@ from qwenops.bench.drift import (
     memory_and_descriptors,
 )
 from qwenops.bench.drift_told import drift_data, drift_findings, drift_sentences, drift_table
-from qwenops.statistics import binomial_interval
 from tests.bench.records import NS, answer, failed
+from tests.statistics.proportions import binomial_interval
 
 RUNS = 200
 Array = npt.NDArray[np.float64]

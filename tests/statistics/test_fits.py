@@ -8,16 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenops.statistics import (
-    binomial_interval,
     change_points,
     correlation_inflation,
     linear_fit,
     mann_kendall,
-    mser5,
     neighbours,
     pava,
     theil_sen,
 )
+from tests.statistics.proportions import binomial_interval
 
 SERIES = st.lists(st.integers(-1000, 1000), min_size=6, max_size=40, unique=True)
 
@@ -109,15 +108,6 @@ def test_a_clear_trend_is_seen_however_its_neighbours_look() -> None:
 def test_the_variance_of_a_mean_grows_with_the_correlation() -> None:
     assert correlation_inflation(0.0) == 1
     assert correlation_inflation(0.5) == 3
-
-
-def test_the_warm_up_is_cut_off_and_a_steady_series_is_left_alone() -> None:
-    rng = np.random.default_rng(4)
-    warm = np.concatenate((np.linspace(5, 0, 40), np.zeros(160))) + rng.normal(0, 0.2, 200)
-    assert 25 <= mser5(warm) <= 60
-    steady = [mser5(rng.normal(0, 1, 200)) for _ in range(50)]
-    assert np.median(steady) <= 40
-    assert mser5([1.0] * 8) == 0
 
 
 def test_levels_that_change_are_found_where_they_change() -> None:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenops.statistics import (
-    binomial_interval,
     bootstrap_bca,
     bootstrap_series,
     fisher_p,
@@ -18,6 +17,7 @@ from qwenops.statistics import (
     tost_p,
 )
 from qwenops.statistics.hypotheses import mean_of, resampling_length
+from tests.statistics.proportions import binomial_interval
 
 VALUES = st.lists(st.floats(-100, 100), min_size=3, max_size=30).filter(lambda values: np.std(values) > 1e-3)
 

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import scipy.stats as truth
@@ -7,9 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenops.statistics import (
-    batch_means,
-    batches,
-    binomial_interval,
     binomial_lower,
     binomial_upper,
     mean_interval,
@@ -19,6 +14,7 @@ from qwenops.statistics import (
     quantile_upper,
     smallest_n,
 )
+from tests.statistics.proportions import binomial_interval
 
 RUNS = 4000
 
@@ -93,25 +89,3 @@ def test_the_interval_of_a_mean_is_that_of_scipy(values: list[float]) -> None:
 
 def test_one_value_has_no_interval() -> None:
     assert mean_interval([1.0]) is None
-    assert batch_means([1.0] * 19, 10) is None
-
-
-def test_batches_leave_the_remainder_at_the_beginning_out() -> None:
-    assert batches([9.0, 1.0, 3.0, 5.0, 7.0], 2).tolist() == [2.0, 6.0]
-    with pytest.raises(ValueError, match="batches"):
-        batches([1.0], 2)
-
-
-def test_batch_means_cover_the_mean_of_a_series_whose_neighbours_are_alike() -> None:
-    rng = np.random.default_rng(3)
-    steps = rng.normal(size=(600, 2000))
-    series = np.empty_like(steps)
-    series[:, 0] = steps[:, 0]
-    for each in range(1, series.shape[1]):
-        series[:, each] = 0.9 * series[:, each - 1] + math.sqrt(1 - 0.81) * steps[:, each]
-    found = [batch_means(row) for row in series]
-    covered = sum(each is not None and 0.0 in each for each in found)
-    naive = [mean_interval(row) for row in series]
-    assert sum(each is not None and 0.0 in each for each in naive) / 600 < 0.5
-    assert binomial_interval(covered, 600, 0.99).high >= 0.95
-    assert covered / 600 > 0.9

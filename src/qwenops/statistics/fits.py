@@ -1,4 +1,4 @@
-"""Lines and steps through points: monotone and straight fits, slopes with intervals, trends, warm-up, change points."""
+"""Lines and steps through points: monotone and straight fits, slopes with intervals, trends, change points."""
 
 import math
 from dataclasses import dataclass
@@ -140,22 +140,6 @@ def neighbours(residuals: Values, *, most: float = 0.95) -> float:
 def correlation_inflation(correlation: float) -> float:
     """Return by how much the variance of a mean grows when neighbours correlate so much: 1 for independent values."""
     return (1 + correlation) / (1 - correlation)
-
-
-def mser5(values: Values, *, most: float = 0.5) -> int:
-    """Return how many values at the beginning belong to the warm-up: White's MSER over means of five.
-
-    The cut minimises the squared standard error of what is left, and lies within the fraction `most` of the series.
-    """
-    series = np.asarray(values, dtype=np.float64)
-    size = 5
-    num = series.size // size
-    if num < 4:  # noqa: PLR2004 -- fewer means than that have no beginning and end
-        return 0
-    means = series[: num * size].reshape(num, size).mean(axis=1)
-    cuts = range(int(num * most) + 1)
-    errors = [float(means[cut:].var()) / (num - cut) for cut in cuts]
-    return size * int(np.argmin(errors))
 
 
 def change_points(values: Values, *, penalty: float = 3.0, shortest: int = 5) -> tuple[int, ...]:

@@ -111,13 +111,6 @@ def binomial_lower(failures: int, n: int, alpha: float = 1 - CONFIDENCE) -> floa
     return beta_quantile(alpha, failures, n - failures + 1)
 
 
-def binomial_interval(failures: int, n: int, confidence: float = CONFIDENCE) -> Interval:
-    """Return Clopper and Pearson's two-sided interval of a probability."""
-    tail = (1 - confidence) / 2
-    low, high = binomial_lower(failures, n, tail), binomial_upper(failures, n, tail)
-    return Interval(low=low, high=high, confidence=confidence)
-
-
 def mean_interval(values: Values, confidence: float = CONFIDENCE) -> Interval | None:
     """Return Student's interval of the mean of independent values; None for fewer than two."""
     sample = np.asarray(values, dtype=np.float64)
@@ -126,26 +119,6 @@ def mean_interval(values: Values, confidence: float = CONFIDENCE) -> Interval | 
     half = t_quantile((1 + confidence) / 2, sample.size - 1) * float(sample.std(ddof=1)) / math.sqrt(sample.size)
     centre = float(sample.mean())
     return Interval(low=centre - half, high=centre + half, confidence=confidence)
-
-
-def batches(values: Values, num_batches: int) -> npt.NDArray[np.float64]:
-    """Return the means of `num_batches` equal runs of consecutive values, less what is too many at the beginning."""
-    sample = np.asarray(values, dtype=np.float64)
-    size = sample.size // num_batches
-    if size < 1:
-        raise ValueError(f"{sample.size} values do not make {num_batches} batches")
-    means: npt.NDArray[np.float64] = sample[sample.size - size * num_batches :].reshape(num_batches, size).mean(axis=1)
-    return means
-
-
-def batch_means(values: Values, num_batches: int = 10, confidence: float = CONFIDENCE) -> Interval | None:
-    """Return the interval of the mean of a series whose neighbours are alike: Student's over means of batches.
-
-    None where a batch would have fewer than two values.
-    """
-    if len(values) < 2 * num_batches:
-        return None
-    return mean_interval(batches(values, num_batches), confidence)
 
 
 def _check_counts(failures: int, n: int) -> None:

@@ -54,3 +54,32 @@ def test_the_verdict_and_the_headline_figures_are_seen_without_scrolling(
             box = found.page.locator(part).bounding_box()
             assert box is not None
             assert box["y"] + box["height"] < 900
+
+
+PAPER = 703
+"""Pixels between the margins of A4."""
+CUT = """
+    Array.from(document.querySelectorAll('.scroll, table, figure, .box')).filter(
+        each => each.getClientRects().length && each.getBoundingClientRect().right > innerWidth + 1
+    ).map(each => each.outerHTML.slice(0, 200))
+"""
+
+
+@pytest.mark.parametrize("verb", runs.RUNS)
+def test_on_paper_nothing_is_cut_off_and_no_page_is_left_half_empty(
+    browser: Browser, reports: dict[str, Path], verb: str
+) -> None:
+    with opened(browser, reports[verb], theme="dark", width=PAPER) as found:
+        page = found.page
+        page.emulate_media(media="print")
+        page.wait_for_timeout(100)
+        assert page.evaluate(CUT) == []
+        assert found.overflow_px() == 0
+        assert not page.locator("nav, .controls, details:not([open])").locator("visible=true").count()
+        assert page.evaluate("getComputedStyle(document.querySelector('section')).breakInside") == "auto"
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        sizes = (
+            "Array.from(document.querySelectorAll('p, td')).map(each => parseFloat(getComputedStyle(each).fontSize))"
+        )
+        assert min(page.evaluate(sizes)) >= 8
+        assert page.pdf(format="A4").startswith(b"%PDF")

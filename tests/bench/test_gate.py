@@ -87,6 +87,9 @@ def test_too_few_samples_decide_nothing() -> None:
     found = gate([recorded(segment(rng, n=4))], [recorded(segment(rng, n=4))], Threshold(measures=("ttft p95",)))
     assert found.exit_code == 12
     assert "too few samples" in str(found.checks[0].note)
+    assert found.checks[0].outcome is None
+    assert gate_conclusion(found).tables[0].rows[0][-1] == "N/A"
+    assert json.loads(json.dumps(gate_conclusion(found).data))["checks"][0]["outcome"] is None
 
 
 def test_more_failures_are_a_regression_however_quick_the_rest() -> None:

@@ -30,10 +30,12 @@ class Outcome(StrEnum):
     PASS = "pass"  # noqa: S105 -- no password
     FAIL = "fail"
     UNDECIDED = "undecided"
+    """Of an objective: the requests prove neither; the verdict says how many more would."""
     IMPROVED = "improved"
     REGRESSED = "regressed"
     EQUIVALENT = "equivalent"
     INCONCLUSIVE = "inconclusive"
+    """Of a comparison, a gate or a drift: the data prove none of what could have come out."""
     STABLE = "stable"
     LEAK = "leak"
     DRIFT = "drift"

@@ -77,7 +77,8 @@ class Check:
     low: float | None = None
     """Two-sided bounds of the ratio, at the confidence that one figure alone has."""
     high: float | None = None
-    outcome: Outcome
+    outcome: Outcome | None
+    """None: nobody can say anything about it, and nobody could before."""
     note: Text | None = None
 
 
@@ -242,11 +243,11 @@ def junit(gated: Gated) -> str:
     )
     for each in gated.checks:
         case = ET.SubElement(suite, "testcase", classname=each.segment, name=each.measure)
-        tag = {Outcome.REGRESSED: "failure", Outcome.FAIL: "failure"}.get(each.outcome)
+        tag = "failure" if each.outcome in {Outcome.REGRESSED, Outcome.FAIL} else ""
         if each.outcome is Outcome.INCONCLUSIVE:
             tag = "error" if unknown_fails else "skipped"
         if tag:
-            ET.SubElement(case, tag, message=str(each.note or each.outcome.value.upper()))
+            ET.SubElement(case, tag, message=str(each.note or _shown(each)))
     ET.indent(suite)
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -393,7 +394,7 @@ def _check(
             baseline=None if theirs is None else theirs.value,
             candidate=None if ours is None else ours.value,
             ratio=None,
-            outcome=Outcome.UNDECIDED if theirs is None else Outcome.INCONCLUSIVE,
+            outcome=None if theirs is None else Outcome.INCONCLUSIVE,
             note=say(
                 "{segment}: there are too few samples for {measure}; it was not judged.", segment=segment, measure=text
             )
@@ -512,7 +513,7 @@ def _is_bad(check: Check) -> bool:
 
 
 def _shown(check: Check) -> str:
-    return "N/A" if check.outcome is Outcome.UNDECIDED else check.outcome.value.upper()
+    return "N/A" if check.outcome is None else check.outcome.value.upper()
 
 
 def _headings() -> tuple[str, ...]:
@@ -530,7 +531,7 @@ def _headings() -> tuple[str, ...]:
 
 def _check_data(check: Check) -> dict[str, Any]:
     names = ("segment", "measure", "better", "baseline", "candidate", "ratio", "low", "high")
-    return {name: getattr(check, name) for name in names} | {"outcome": check.outcome.value}
+    return {name: getattr(check, name) for name in names} | {"outcome": check.outcome}
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

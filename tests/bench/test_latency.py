@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from qwenops.bench.conclusion import Conclusion
 from qwenops.bench.folder import read_records
 from qwenops.bench.latency import latency
 from qwenops.bench.quick import PROMPTS, quick
-from qwenops.bench.record import Phase
+from qwenops.bench.record import NS_PER_S, Phase
+from qwenops.bench.run import Run
 from qwenops.bench.segment import ClosedLoop
 from tests.bench.test_load import measured
 
@@ -72,3 +74,12 @@ def test_a_first_request_that_fails_is_told(tmp_path: Path) -> None:
     conclusion, _ = measured(tmp_path, quick, verb="quick", target="simulated:?status=500", duration_s=1.0, requests=2)
     assert conclusion.sentences[0].startswith("The very first request failed:")
     assert any("none of 2 requests" in sentence for sentence in conclusion.sentences)
+
+
+def test_a_first_look_knows_when_it_will_be_over(tmp_path: Path) -> None:
+    async def watched(run: Run) -> Conclusion:
+        conclusion = await quick(run)
+        assert run.expected_s == pytest.approx(run.now_ns() / NS_PER_S, abs=5.0)
+        return conclusion
+
+    measured(tmp_path, watched, verb="quick", target=CACHING)

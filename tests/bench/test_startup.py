@@ -2,6 +2,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -10,7 +11,7 @@ from qwenops.bench.conclusion import Conclusion, Outcome
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.resume import Opening
 from qwenops.bench.run import begin
-from qwenops.bench.startup import Launch, drop_cached, model_files, resident_ratio, startup
+from qwenops.bench.startup import Launch, Round, difference, drop_cached, model_files, resident_ratio, startup
 from qwenops.bench.target import Target
 from qwenops.engines.openai import open_engine
 from qwenops.engines.options import EngineOptions
@@ -131,6 +132,36 @@ async def test_who_stops_it_in_the_middle_of_a_start_does_not_wait_for_the_serve
             conclusion = await startup(run, launch)
     assert conclusion.data["rounds"] == []
     assert "Interrupted: 0 starts" in str(conclusion.sentences[0])
+
+
+def started(state: Literal["cold", "warm"], ready_s: float) -> Round:
+    return Round(
+        state=state,
+        resident_ratio=0.0,
+        running_s=0.01,
+        listening_s=0.1,
+        ready_s=ready_s,
+        first_token_s=ready_s + 0.1,
+        first_ttft_s=0.1,
+        second_ttft_s=0.1,
+        read_bytes=0,
+        peak_memory_bytes=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("cold", "warm", "said"),
+    [
+        ((2.0, 2.2), (2.1, 2.3), "within their noise"),
+        ((3.0, 3.2), (2.1, 2.3), "So few starts prove no difference"),
+        ((3.0, 3.1, 3.2, 3.3), (2.1, 2.2, 2.3, 2.4), ""),
+    ],
+)
+def test_a_difference_that_so_few_starts_cannot_show_is_not_told_as_one(
+    cold: tuple[float, ...], warm: tuple[float, ...], said: str
+) -> None:
+    found = difference({"cold": [started("cold", s) for s in cold], "warm": [started("warm", s) for s in warm]})
+    assert [said in str(each) for each in found] == ([True] if said else [])
 
 
 def test_dropped_files_are_not_in_memory_and_read_ones_are(model: Path) -> None:

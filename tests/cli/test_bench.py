@@ -102,7 +102,38 @@ def test_a_folder_of_another_verb_is_not_continued(qwenops: Run, tmp_path: Path)
     )
     ran = qwenops("bench", "soak", "--resume", tmp_path / "run")
     assert ran.code == 2
-    assert "no run of `bench soak`" in ran.err
+    assert "is one of `bench load`, not of `bench soak`" in ran.err
+    assert f"`qwenops bench load --resume {tmp_path / 'run'}` continues it" in ran.err
+
+
+def test_a_run_that_is_over_is_shown_again_and_not_touched(qwenops: Run, tmp_path: Path) -> None:
+    words = ("bench", "slo", FAST, "--slo", "e2e p50 < 1ms", "--rate", "1", "--requests", "60", *SMALL)
+    first = qwenops(*words, "--out", tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    again = qwenops("bench", "slo", "--resume", tmp_path / "run")
+    assert (first.code, again.code) == (11, 11)
+    assert "is finished: nothing is left to do" in again.err
+    assert again.out == first.out
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    other = qwenops(*words, "--seed", "9", "--resume", tmp_path / "run")
+    assert other.code == 2
+    assert "has another seed" in other.err
+
+
+def test_a_run_of_which_records_were_lost_is_refused_everywhere(qwenops: Run, tmp_path: Path) -> None:
+    words = ("bench", "load", FAST, "--users", "1", "--requests", "9", *SMALL, "--warmup", "0")
+    for name in ("whole", "cut", "gone"):
+        assert qwenops(*words, "--out", tmp_path / name).code == 0
+    journal = tmp_path / "cut" / "requests.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:5]))
+    (tmp_path / "gone" / "requests.jsonl").unlink()
+    for name, left in (("cut", 5), ("gone", 0)):
+        for ran in (
+            qwenops("bench", "gate", tmp_path / name, "--baseline", tmp_path / "whole"),
+            qwenops("bench", "report", tmp_path / name),
+        ):
+            assert ran.code == 13
+            assert f"{left} of the 9 requests of a part are left" in ran.err
 
 
 def test_the_secret_in_the_command_of_a_server_is_written_nowhere(qwenops: Run, tmp_path: Path) -> None:
@@ -113,6 +144,24 @@ def test_the_secret_in_the_command_of_a_server_is_written_nowhere(qwenops: Run, 
     assert server.replace("geheim-geheim", "***") in command
     assert not [path.name for path in (tmp_path / "run").iterdir() if b"geheim" in path.read_bytes()]
     assert "geheim" not in ran.out + ran.err
+
+
+def test_a_command_without_a_port_cannot_be_asked_and_is_refused_at_once(qwenops: Run, tmp_path: Path) -> None:
+    ran = qwenops("bench", "startup", "sleep 600", "--out", tmp_path / "run")
+    assert ran.code == 2
+    assert "has no {port}" in ran.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_locustfile_is_not_written_over_what_is_there(qwenops: Run, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("# mine\n")
+    ran = qwenops("bench", "locust", "http://127.0.0.1:1", "--write", mine)
+    assert ran.code == 2
+    assert "--force" in ran.err
+    assert mine.read_text() == "# mine\n"
+    assert qwenops("bench", "locust", "http://127.0.0.1:1", "--write", mine, "--force").code == 0
+    assert mine.read_text() != "# mine\n"
 
 
 def test_why_energy_is_unknown_stands_in_the_report_and_not_in_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from qwenops.bench.conclusion import Conclusion, Outcome, Table
 from qwenops.bench.definitions import e2e_s, ttft_s
 from qwenops.bench.latency import first_data, first_request, first_sentences
 from qwenops.bench.options import BenchOptions
+from qwenops.bench.record import NS_PER_S
 from qwenops.bench.run import Run
 from qwenops.bench.segment import ClosedLoop, Driven, Segment
 from qwenops.bench.stats import summarise, summary_data
@@ -78,11 +79,12 @@ async def quick(run: Run) -> Conclusion:
     """Look."""
     options, workload = run.options, FewPrompts(run.options)
     duration_s = DURATION_S if options.duration_s is None else options.duration_s
-    run.expected_s = 2 * duration_s
+    requests = options.requests or REQUESTS
     first = await first_request(run, workload)
-    one = await run.drive(
-        Segment(name="one caller", load=ClosedLoop(users=1, requests=options.requests or REQUESTS)), workload=workload
-    )
+    each_s = next((e2e_s(each) for each in first.records), None)
+    run.expected_s = None if each_s is None else run.now_ns() / NS_PER_S + requests * each_s + duration_s
+    one = await run.drive(Segment(name="one caller", load=ClosedLoop(users=1, requests=requests)), workload=workload)
+    run.expected_s = run.now_ns() / NS_PER_S + duration_s
     users = options.users or USERS
     many = await run.drive(
         Segment(name=f"users={users}", load=ClosedLoop(users=users), duration_s=duration_s), workload=workload

@@ -14,6 +14,7 @@ are read.
 
 import asyncio
 import ctypes
+import math
 import mmap
 import os
 import statistics
@@ -30,7 +31,7 @@ from qwenops.bench.run import Run
 from qwenops.bench.send import Line
 from qwenops.bench.spawned import Confinement, SpawnedServer, spawned_server, unless_stopped
 from qwenops.bench.target import Target
-from qwenops.command import Environment
+from qwenops.command import Environment, shown
 from qwenops.errors import ConfigError
 from qwenops.options import show_bytes
 from qwenops.text import Text, say
@@ -119,7 +120,7 @@ async def startup(run: Run, launch: Launch, *, rounds: int = 3) -> Conclusion:
         taken = await unless_stopped(run.stop, _round(run, launch, state, resident, number))
         if taken is not None:
             done.append(taken)
-    return _conclude(done, files, interrupted=run.stop.is_set())
+    return _conclude(done, files, launch.argv, interrupted=run.stop.is_set())
 
 
 async def _round(run: Run, launch: Launch, state: State, resident: float | None, number: int) -> Round:
@@ -294,7 +295,7 @@ def _used_by(pid: int) -> tuple[int | None, int | None]:
     return (sum(read) if read else None), (sum(peaks) if peaks else None)
 
 
-def _conclude(rounds: Sequence[Round], files: Sequence[Path], *, interrupted: bool) -> Conclusion:
+def _conclude(rounds: Sequence[Round], files: Sequence[Path], argv: Sequence[str], *, interrupted: bool) -> Conclusion:
     by_state: Mapping[State, Sequence[Round]] = {
         state: [each for each in rounds if each.state == state] for state in ("cold", "warm")
     }
@@ -309,6 +310,7 @@ def _conclude(rounds: Sequence[Round], files: Sequence[Path], *, interrupted: bo
         what = say("Not measured cold: the server has no large file mapped, and none was named.")
     findings = [Finding(text=what), *_remarks(rounds)]
     sentences = [_sentence(state, taken) for state, taken in by_state.items() if taken]
+    sentences += difference(by_state)
     if interrupted:
         sentences.append(say("Interrupted: {number} starts were measured.", number=len(rounds)))
     return Conclusion(
@@ -322,6 +324,7 @@ def _conclude(rounds: Sequence[Round], files: Sequence[Path], *, interrupted: bo
             "files_bytes": size_bytes,
             "interrupted": interrupted,
             "cache": "empty",
+            "command": shown(argv),
         },
     )
 
@@ -345,6 +348,29 @@ def _sentence(state: State, rounds: Sequence[Round]) -> Text:
     )
 
 
+def difference(by_state: Mapping[State, Sequence[Round]]) -> list[Text]:
+    """Say where so many starts do not show that cold ones differ from warm ones."""
+    cold, warm = ([each.ready_s for each in by_state[state]] for state in ("cold", "warm"))
+    if not cold or not warm:
+        return []
+    if min(cold) <= max(warm) and min(warm) <= max(cold):
+        return [say("Cold and warm starts took about as long as one another: the difference is within their noise.")]
+    if math.comb(len(cold) + len(warm), len(cold)) < _ORDERS:
+        return [
+            say(
+                "So few starts prove no difference between cold and warm: with {number} of each, such an order comes "
+                "by chance too often. Start it {least} times or more (--starts).",
+                number=min(len(cold), len(warm)),
+                least=_LEAST_STARTS,
+            )
+        ]
+    return []
+
+
+_LEAST_STARTS = 4
+"""Of each kind; when all of one kind are quicker than all of the other, that is by chance in 2 of 70 cases."""
+_ORDERS = 40
+"""So many orders must be possible that two of them are no more than 5 %."""
 _STATES: Mapping[State, Text] = {"cold": say("Cold"), "warm": say("Warm")}
 
 

@@ -27,10 +27,11 @@ from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.spawned import SpawnedServer, spawned_server, unless_stopped
 from qwenops.bench.startup import Launch
 from qwenops.bench.stats import summarise
-from qwenops.bench.tables import retry_sentence
+from qwenops.bench.tables import retry_sentence, show_s
 from qwenops.bench.under import Counted, LimitedGroup, Limits, limited
+from qwenops.command import shown
 from qwenops.errors import CommandError, ConfigError, DeadlineError
-from qwenops.options import show_bytes
+from qwenops.options import show_bytes, show_number
 from qwenops.statistics.special import t_quantile
 from qwenops.text import Text, say
 
@@ -136,7 +137,10 @@ async def stress(
             if run.interrupted:
                 break
             climbs.append(await _climb_limited(run, launch, limits, steps))
-    return _conclude(climbs, interrupted=run.interrupted)
+    conclusion = _conclude(climbs, interrupted=run.interrupted)
+    if launch is None:
+        return conclusion
+    return replace(conclusion, data={**conclusion.data, "command": shown(launch.argv)})
 
 
 async def _climb_limited(run: Run, launch: Launch, limits: Limits | None, steps: Sequence[int]) -> Climb:
@@ -398,7 +402,7 @@ def _sentences(climb: Climb) -> list[Text]:
             if climb.name
             else [say("No request was answered.")]
         )
-    most = say("At most {rate:.3g} answers/s, with {users} callers.", rate=best.per_s, users=best.users)
+    most = say("At most {rate} answers/s, with {users} callers.", rate=show_number(best.per_s), users=best.users)
     found = [say("{name}: {what}", name=climb.name, what=most) if climb.name else most]
     if knee is not None:
         found.append(
@@ -444,12 +448,11 @@ def _peak_sentences(climb: Climb, peak: float) -> list[Text]:
 
 def _steady_sentence(steady: Steady) -> Text:
     if steady.keeps_up:
-        return say("Callers that do not wait: it keeps up with {rate:.3g} requests/s.", rate=steady.rate_per_s)
+        return say("Callers that do not wait: it keeps up with {rate} requests/s.", rate=show_number(steady.rate_per_s))
     return say(
-        "Callers that do not wait: it does not keep up with {rate:.3g} requests/s "
-        "({done:.3g}/s done, {dropped} not sent).",
-        rate=steady.rate_per_s,
-        done=steady.completed_per_s,
+        "Callers that do not wait: it does not keep up with {rate} requests/s ({done}/s done, {dropped} not sent).",
+        rate=show_number(steady.rate_per_s),
+        done=show_number(steady.completed_per_s),
         dropped=steady.dropped,
     )
 
@@ -461,9 +464,9 @@ def _recovery_sentence(recovery: Recovery, bound_s: float | None) -> Text:
             number=_RECOVERY_REQUESTS,
         )
     return say(
-        "After an overload it was itself again in {seconds:.1f} s (TTFT below {bound:.3g} s, as alone).",
+        "After an overload it was itself again in {seconds:.1f} s (TTFT below {bound}, as alone).",
         seconds=recovery.recovered_s,
-        bound=bound_s or 0.0,
+        bound=show_s(bound_s or 0.0) or "",
     )
 
 

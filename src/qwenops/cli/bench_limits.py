@@ -146,6 +146,14 @@ def startup(
     wanted = Wanted(verb="startup", targets={}, options=options, calibrate_s=0.0, **asked)
     launch = launch_of(ctx, command, url, options, wanted.model)
     launch = dataclasses.replace(launch, files=files, drop_all=drop_caches)
+    ctx.ensure_object(Terminal).tell(
+        say(
+            "Starting the server again and again, cold and warm, and waiting each time until it answers at {url}, for "
+            "up to {seconds:g} s ...",
+            url=url,
+            seconds=launch.timeout_s,
+        )
+    )
     measure(ctx, wanted, lambda run: act(run, launch, rounds=starts))
 
 
@@ -153,6 +161,12 @@ def launch_of(ctx: click.Context, command: str, url: str, options: "BenchOptions
     """Return how a server is started here, from the command that starts it."""
     from qwenops.bench.startup import Launch
     from qwenops.bench.targets import open_target
+
+    if PORT in url and PORT not in command:
+        raise ConfigError(
+            say("The command has no {port}: the server would not learn where it is asked.", port=PORT),
+            hint=say("Write {port} where the command names its port, for example --port {port}.", port=PORT),
+        )
 
     key = settings(ctx).engine.api_key
     return Launch(

@@ -9,6 +9,7 @@ from qwenops.cli.bench_run import Measurement, Wanted, bench_options, measure, m
 from qwenops.cli.flags import settings
 from qwenops.cli.help import Flag, Operand
 from qwenops.cli.terminal import Terminal
+from qwenops.errors import ConfigError
 from qwenops.text import say
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help=say("Write the locustfile there and run nothing."),
 )
+@click.option("--force", cls=Flag, is_flag=True, help=say("Write over a file that --write finds there."))
 @measure_flags("users", "rate", "arrivals", "duration_s", "requests", "slo", asking=True, resume=False)
 @click.pass_context
 def locust(
@@ -53,6 +55,7 @@ def locust(
     *,
     workers: int,
     write: Path | None,
+    force: bool,
     **asked: Any,
 ) -> None:
     """Run Locust."""
@@ -61,6 +64,11 @@ def locust(
 
     options = bench_options(ctx)
     if write is not None:
+        if write.exists() and not force:
+            raise ConfigError(
+                say("{path} exists already.", path=write),
+                hint=say("Give another name, or --force to write over it."),
+            )
         write_file(ctx.ensure_object(Terminal), write, url, asked["model"], options)
         return
     wanted = Wanted(verb="locust", targets={"": url}, options=options, calibrate_s=0.0, **asked)

@@ -79,6 +79,9 @@ class TestCaches:
         assert opened("calls-zh", cache=cache).facts["cache"] == cache
         assert cache in str(cache_sentence(cache))
 
+    assert "all prompts share" in str(cache_sentence("warm", "calls-zh"))
+    assert "all prompts share" not in str(cache_sentence("warm", "jsonl:own.jsonl"))
+
     def test_what_the_user_wrote_is_sent_as_it_is_and_repeats_when_warm(self, lines: Path) -> None:
         work = opened(f"jsonl:{lines}", cache="warm")
         assert [each.content for each in work.ask(1).messages.messages] == ["The line is dead."]

@@ -118,7 +118,9 @@ def finish(run: Run, conclusion: Conclusion) -> Conclusion:
     if "cache" not in conclusion.data:  # else the command has its own policies, and has said them
         conclusion = replace(
             conclusion,
-            sentences=tuple(dict.fromkeys((*conclusion.sentences, cache_sentence(run.options.cache)))),
+            sentences=tuple(
+                dict.fromkeys((*conclusion.sentences, cache_sentence(run.options.cache, run.options.workload)))
+            ),
             data={**conclusion.data, "cache": run.options.cache},
         )
     run.state = "interrupted" if run.interrupted else "done"

@@ -98,7 +98,7 @@ def concluded(run: Run, driven: Driven) -> Conclusion:
         sentences=(
             *_sentences(drift, failing, restarts),
             summary_sentence(summary),
-            cache_sentence(run.options.cache),
+            cache_sentence(run.options.cache, run.options.workload),
         ),
         exit_code=_EXITS.get(outcome, EXIT_UNSTABLE),
         tables=(

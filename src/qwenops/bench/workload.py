@@ -208,9 +208,14 @@ class MarkedWorkload:
         return f"#{_hash([self._salt, self._options.seed, *what])[:_MARK_CHARACTERS]}"
 
 
-def cache_sentence(policy: str) -> Text:
-    """Say what a prefix cache could find."""
+def cache_sentence(policy: str, workload: str = "") -> Text:
+    """Say what a prefix cache could find; prompts of a file, unlike synthetic ones, need not share a beginning."""
     match policy:
+        case "warm" if ":" in workload:
+            return say(
+                "Prefix cache: warm; the prompts are sent as the file has them, and it could find what several of them "
+                "share and what was asked before."
+            )
         case "warm":
             return say("Prefix cache: warm; it could find the beginning that all prompts share.")
         case "cold":

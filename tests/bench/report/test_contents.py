@@ -70,7 +70,7 @@ def test_a_first_look_shows_its_figures_at_the_top() -> None:
 def test_what_cannot_be_known_about_energy_is_said_beside_the_machine_and_not_above_the_figures() -> None:
     run = runs.RUNS["load"]()
     said = conclusion_of(run.summary)
-    run = replace(run, summary=run.summary | conclusion_data(replace(said, findings=(Finding(text=NO_COUNTERS),))))
+    run = replace(run, summary={**run.summary, **conclusion_data(replace(said, findings=(Finding(text=NO_COUNTERS),)))})
     page = report_page(run)
     assert not any(isinstance(block, Notice) and block.text == NO_COUNTERS for block in page.head)
     host = [{"at_ns": 1, "absent": crossed({"energy_j": NO_COUNTERS})}]

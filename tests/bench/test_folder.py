@@ -219,6 +219,14 @@ def test_a_folder_that_is_no_run_or_a_newer_one_is_refused(tmp_path: Path) -> No
         read_run(tmp_path)
 
 
+@pytest.mark.parametrize(("verb", "hint"), [("load", "bench load --resume"), ("startup", "cannot be continued")])
+def test_how_to_continue_is_said_only_where_that_is_possible(tmp_path: Path, verb: str, hint: str) -> None:
+    RunFolder.create(tmp_path / "run", MANIFEST | {"verb": verb}).close()
+    with pytest.raises(RunFolderError, match="already") as caught:
+        RunFolder.create(tmp_path / "run", MANIFEST)
+    assert hint in caught.value.hint
+
+
 def test_half_a_character_can_be_written(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", MANIFEST)
     folder.add_record(record(0, answer="好\ud83d"))
@@ -300,8 +308,10 @@ def test_a_full_disk_leaves_a_valid_folder_with_its_end_written(small_disk: Path
     assert [each.index for each in read_records(folder.path)] == list(range(count))
     assert read_manifest(folder.path)["state"] == "failed"
     fill(small_disk)
-    with pytest.raises(InsufficientDiskError):  # not even for what is kept back
+    with pytest.raises(InsufficientDiskError) as caught:  # not even for what is kept back
         RunFolder.create(small_disk / "other", MANIFEST)
+    assert "nothing was recorded" in str(caught.value)
+    assert "--resume" not in caught.value.hint
 
 
 def fill(disk: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from qwenops.bench.simulated.model import ServerModel
 from qwenops.bench.simulated.options import SimulatedOptions
 from qwenops.bench.simulated.server import serve_simulated
 from qwenops.bench.targets import open_target
-from qwenops.errors import RunFolderError
+from qwenops.bench.validity import Validity, Verdict, validity_data, validity_of
+from qwenops.errors import InvalidRunError, RunFolderError
 from qwenops.generation import Chunk, GenerationRequest
+from qwenops.text import say
 from tests.bench.driving import S
 from tests.bench.sitting import Sitting
 
@@ -315,3 +317,48 @@ def stopping_argv(sitting: Sitting) -> list[str]:
         "Stopped(**json.loads(sys.argv[1])).run()\n"
     )
     return [python, "-c", code, given]
+
+
+async def twice(folder: Path, change: Callable[[dict[str, Any]], None]) -> Mapping[str, Any]:
+    """Make a run, change its manifest as if its sitting had ended so, continue it, and return the new manifest."""
+    async with serve_simulated(ServerModel(replace(SERVER, service_s=0.01))) as url:
+        options = {"users": 1, "requests": 3, "warmup": 0, "max_tokens": 4}
+        sitting = Sitting(verb="load", target=url, folder=str(folder), options=options)
+        await sitting.sit()
+        manifest = read_manifest(folder)
+        change(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        await replace(sitting, resumed=True).sit()
+    return read_manifest(folder)
+
+
+async def test_a_run_is_no_better_than_the_worst_of_its_sittings(tmp_path: Path) -> None:
+    busy = say("The client used {share:.0f} % of this machine's CPU time.", share=45.0)
+
+    def disturbed(manifest: dict[str, Any]) -> None:
+        found = Validity(verdict=Verdict.INVALID, reasons=(busy,), figures={"client_cpu_share": 0.9})
+        manifest["validity"] = validity_data(found)
+
+    found = validity_of((await twice(tmp_path / "run", disturbed))["validity"])
+    assert found.verdict is Verdict.INVALID
+    assert busy in found.reasons
+    assert found.figures["client_cpu_share"] == 0.9
+    assert validity_of(read_run(tmp_path / "run").summary["validity"]).verdict is Verdict.INVALID
+
+
+async def test_a_sitting_that_took_its_evidence_with_it_is_not_taken_for_valid(tmp_path: Path) -> None:
+    def killed(manifest: dict[str, Any]) -> None:
+        del manifest["validity"]
+        manifest["state"] = "running"
+
+    found = validity_of((await twice(tmp_path / "run", killed))["validity"])
+    assert found.verdict is not Verdict.VALID
+    assert "cut off once" in " ".join(found.reasons)
+
+
+async def test_in_real_time_a_part_that_lost_records_is_not_continued(tmp_path: Path) -> None:
+    def cut(_manifest: dict[str, Any]) -> None:
+        drop_lines(tmp_path / "run" / "requests.jsonl", 1)
+
+    with pytest.raises(InvalidRunError, match="2 of the 3 requests"):
+        await twice(tmp_path / "run", cut)

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
 from qwenops.atomic import write_text
+from qwenops.bench.continuing import how_to_continue
+from qwenops.bench.counted import Counted
 from qwenops.bench.record import Failure, Phase, RequestRecord
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.thinning import Bounds, joined, step
@@ -355,6 +357,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return the conclusion of a run's folder; empty while there is none."""
+    return _read_json(path / SUMMARY_FILE) or {}
+
+
 def read_run(path: Path, *, thin: Bounds | None = None) -> RecordedRun:
     """Read a run's folder, also one that is being written or whose writer was killed.
 
@@ -365,12 +372,16 @@ def read_run(path: Path, *, thin: Bounds | None = None) -> RecordedRun:
 
     Raises:
         RunFolderError: It is no run's folder, damaged, or of a newer version.
+        InvalidRunError: It holds fewer requests than were counted.
     """
     manifest = read_manifest(path)
     try:
         lines = list(read_lines(path, "segments"))
         every = 1 if thin is None else _every(path, lines, thin)
-        drivens = _drivens(lines, list(itertools.islice(read_records(path), 0, None, every)), last_seen_ns(path))
+        counted = Counted(lines)
+        records = list(itertools.islice(counted.passed(read_records(path)), 0, None, every))
+        counted.check(path)
+        drivens = _drivens(lines, records, last_seen_ns(path))
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             say("The run in {path} is damaged: {reason}.", path=str(path), reason=repr(error)),
@@ -382,7 +393,7 @@ def read_run(path: Path, *, thin: Bounds | None = None) -> RecordedRun:
         drivens=drivens,
         host=_samples(path, "host", thin),
         engine=_samples(path, "engine", thin),
-        summary=_read_json(path / SUMMARY_FILE) or {},
+        summary=read_summary(path),
         gaps=gaps_of(lines),
         every=every,
     )
@@ -534,7 +545,7 @@ def _check_empty(path: Path) -> None:
     if (path / MANIFEST_FILE).exists():
         raise RunFolderError(
             say("There is a run in {path} already.", path=str(path)),
-            hint=say("Give another folder, or --resume to continue that run."),
+            hint=say("Give another folder. {otherwise}", otherwise=how_to_continue(_verb_of(path), path)),
         )
 
 
@@ -565,9 +576,23 @@ def _locked(path: Path) -> contextlib.ExitStack:
 def _disk_full(path: Path, needed_bytes: int) -> InsufficientDiskError:
     from qwenops.hardware import free_disk_bytes
 
-    return InsufficientDiskError(
-        say("The disk under {path} is full; the run stops here. What was recorded is whole.", path=str(path)),
-        hint=say("Make room and continue with --resume {path}.", path=str(path)),
-        needed_bytes=needed_bytes,
-        available_bytes=free_disk_bytes(path),
+    verb = _verb_of(path)
+    text, hint = (
+        (
+            say("The disk under {path} is full; the run stops here. What was recorded is whole.", path=str(path)),
+            say("Make room. {then}", then=how_to_continue(verb, path)),
+        )
+        if verb
+        else (
+            say("The disk under {path} is full; nothing was recorded.", path=str(path)),
+            say("Make room, or give another folder, and begin again."),
+        )
     )
+    return InsufficientDiskError(text, hint=hint, needed_bytes=needed_bytes, available_bytes=free_disk_bytes(path))
+
+
+def _verb_of(path: Path) -> str:
+    """Return whose run is in a folder; empty where none is."""
+    with contextlib.suppress(RunFolderError):
+        return str((_read_json(path / MANIFEST_FILE) or {}).get("verb", ""))
+    return ""

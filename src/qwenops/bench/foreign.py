@@ -437,6 +437,7 @@ def _write(run: RunFolder, number: int, driven: Driven) -> None:
         "at_ns": driven.ended_ns,
         "window_ns": driven.window_ns,
         "interrupted": False,
+        "positions": len(driven.records),
     }
     run.add("segments", ended)
 

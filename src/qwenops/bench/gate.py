@@ -34,6 +34,7 @@ from qwenops.bench.conclusion import (
     Outcome,
     Table,
 )
+from qwenops.bench.continuing import how_to_continue
 from qwenops.bench.definitions import Better
 from qwenops.bench.folder import MANIFEST_FILE, RecordedRun, read_run
 from qwenops.bench.objective import Slo, judge
@@ -276,7 +277,7 @@ def _believable(run: RecordedRun) -> list[Text]:
     if state != "done":
         raise InvalidRunError(
             say("The run in {path} was not finished (its state is {state}).", path=str(run.path), state=state),
-            hint=say("Continue it with --resume, or measure again."),
+            hint=_how_to_finish(run),
         )
     if verdict != "VALID":
         return [say("The run in {path} is {verdict}.", path=str(run.path), verdict=verdict or "UNKNOWN")]
@@ -284,6 +285,11 @@ def _believable(run: RecordedRun) -> list[Text]:
 
 
 def _differences(one: RecordedRun, other: RecordedRun) -> list[Text]:
+def _how_to_finish(run: RecordedRun) -> Text:
+    verb = str(run.manifest.get("verb", ""))
+    return how_to_continue(verb, run.path) if verb else say("Measure again.")
+
+
     """Say in what two runs differ that makes a comparison of their figures meaningless."""
     paths = {"one": str(one.path), "other": str(other.path)}
     said = []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenops.bench.clock import Clock
+from qwenops.bench.counted import Counted
 from qwenops.bench.folder import (
     MANIFEST_FILE,
     RunFolder,
@@ -23,11 +24,13 @@ from qwenops.bench.folder import (
     read_records,
     segment_data,
 )
+from qwenops.bench.manifest import options_data
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Failure, RequestRecord
 from qwenops.bench.rewind import IdleMoment, rewind
 from qwenops.bench.segment import Driven, Segment
 from qwenops.bench.simulated.loop import VirtualClock
+from qwenops.bench.validity import Validity, Verdict, validity_data, validity_of, worse_of
 from qwenops.errors import RunFolderError
 from qwenops.text import Text, say
 
@@ -179,6 +182,7 @@ def open_folder(
 
     Raises:
         RunFolderError: The folder is in use, damaged, or of another run.
+        InvalidRunError: Records of a part that was over are missing; a run in virtual time makes them anew.
         InsufficientDiskError: There is no room for it.
     """
     path = opening.resume_from
@@ -192,13 +196,33 @@ def open_folder(
             moment, note = rewind(folder, possible=forgetful)
             past = replace(read_past(path), last_seen_ns=0, moment=moment, note=note)
             return folder, manifest | {"salt": earlier["salt"]}, past
+        _check_counted(path)
         past = read_past(path)
     except BaseException:
         folder.close()
         raise
     sitting = {"wall_ns": manifest["began_wall_ns"], "command": manifest["command"], "versions": manifest["versions"]}
     kept = {name: value for name, value in earlier.items() if name not in _OF_THE_END}
+    kept[PAST_VALIDITY] = validity_data(_judged_before(earlier, past))
     return folder, kept | {"state": "running", "sittings": [*earlier.get("sittings", []), sitting]}, past
+
+
+def _check_counted(path: Path) -> None:
+    counted = Counted(list(read_lines(path, "segments")))
+    for _ in counted.passed(read_records(path)):
+        pass
+    counted.check(path)
+
+
+def is_finished(manifest: Mapping[str, Any], verb: str, targets: Mapping[str, str], options: BenchOptions) -> bool:
+    """Whether a run came to its end and nothing else is asked for now than was then."""
+    asked = {name: value for name, value in options_data(options).items() if name not in _MAY_CHANGE}
+    return (
+        manifest.get("state") == "done"
+        and manifest.get("verb") == verb
+        and {name: each["text"] for name, each in manifest.get("targets", {}).items()} == dict(targets)
+        and all(manifest["options"].get(name, value) == value for name, value in asked.items())
+    )
 
 
 def mark_gap(folder: RunFolder, manifest: dict[str, Any], past: Past, clock: Clock) -> None:
@@ -216,6 +240,8 @@ def pass_to(clock: Clock, at_ns: int) -> None:
         clock.pass_to_ns(at_ns)
 
 
+PAST_VALIDITY = "past_validity"
+"""Where the manifest of a continued run says how the client did in the sittings before."""
 _OF_THE_END = frozenset({"error", "ended_wall_ns", "elapsed_ns", "hashes", "validity"})
 _MAY_CHANGE = frozenset({"folder", "sample_every_s", "num_connections"})
 """Options that change nothing about what is measured."""
@@ -238,6 +264,17 @@ def lost_between(manifest: Mapping[str, Any], last_seen_ns: int, wall_ns: int) -
     lost_s: float = sum(each["lost_s"] for each in manifest["gaps"])
     since_s: float = (wall_ns - manifest["began_wall_ns"] - last_seen_ns) / 1e9
     return max(0.0, since_s - lost_s)
+
+
+def _judged_before(earlier: Mapping[str, Any], past: Past) -> Validity:
+    """Return how the client did in all earlier sittings; one that was killed took what it knew with it."""
+    if "validity" in earlier:
+        return validity_of(earlier["validity"])
+    before = validity_of(earlier[PAST_VALIDITY]) if PAST_VALIDITY in earlier else Validity()
+    if not past.last_seen_ns:
+        return before
+    unknown = say("The run was cut off once: how busy and how late the client was until then is not known.")
+    return worse_of(before, Validity(verdict=Verdict.SUSPECT, reasons=(unknown,)))
 
 
 def _check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

@@ -15,16 +15,16 @@ from typing import Any
 from qwenops.bench.calibrate import calibrate
 from qwenops.bench.clock import Clock, running_clock
 from qwenops.bench.collect.collector import Collector
-from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Finding, Outcome, conclusion_data, crossed
+from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Finding, Outcome, conclusion_data
 from qwenops.bench.conclusion import SCHEMA as SUMMARY_SCHEMA
 from qwenops.bench.manifest import new_manifest
 from qwenops.bench.measurement import Listen, Run, Snapshot, ignore
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import NS_PER_S
-from qwenops.bench.resume import PAST_VALIDITY, Opening, check_workload, judged_before, mark_gap, open_folder
+from qwenops.bench.resume import PAST_VALIDITY, Opening, check_workload, mark_gap, open_folder
 from qwenops.bench.rewind import forgets
 from qwenops.bench.target import Target
-from qwenops.bench.validity import ClientWatch, Validity, Verdict, bias_sentence
+from qwenops.bench.validity import ClientWatch, Verdict, bias_sentence, validity_data, validity_of
 from qwenops.bench.workload import Workload, cache_sentence, open_workload
 from qwenops.text import Text, say
 
@@ -89,13 +89,9 @@ async def begin(
         )
         run = Run(verb, targets, options, clock=clock, folder=folder, workload=workload, watch=watch, past=past)
         stack.callback(run.close)
-        run.noticing.recall(manifest.get("notices", ()))
+        _recall(run, manifest)
         if past is not None:
             mark_gap(folder, manifest, past, clock)
-            if not clock.virtual:  # which is passed through anew, and judged anew
-                earlier = judged_before(manifest)
-                watch.recall(earlier)
-                manifest[PAST_VALIDITY] = validity_data(earlier)
         manifest["workload"] = {"name": workload.name, **workload.facts}
         folder.write_manifest(manifest)
         try:
@@ -109,6 +105,13 @@ async def begin(
             run.state = "unfinished" if run.state == "running" else run.state
         finally:
             folder.write_manifest(manifest | _ending(run))
+
+
+def _recall(run: Run, manifest: Mapping[str, Any]) -> None:
+    """Let a run know what its earlier sittings knew."""
+    run.noticing.recall(manifest.get("notices", ()))
+    if PAST_VALIDITY in manifest:
+        run.watch.recall(validity_of(manifest[PAST_VALIDITY]))
 
 
 def finish(run: Run, conclusion: Conclusion) -> Conclusion:

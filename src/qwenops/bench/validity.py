@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from qwenops.bench.clock import Clock
+from qwenops.bench.conclusion import crossed, uncrossed
 from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.segment import Driven, OpenLoop
 from qwenops.text import Text, say
@@ -134,6 +136,7 @@ class ClientWatch:
         self._gap = Tally()
         self._client_faults = 0
         self._doubts: list[Text] = []
+        self._past: Validity | None = None
         self._wall_ns = 0
         self._cpu_ns = 0
         self._due = self._in_time = self._dropped = 0
@@ -171,6 +174,10 @@ class ClientWatch:
         """Count the CPU time of other processes that belong to the client."""
         self._cpu_ns += cpu_ns
         self._wall_ns += wall_ns
+
+    def recall(self, past: Validity) -> None:
+        """Take over how earlier sittings of the run were judged: the whole run is no better than any of them."""
+        self._past = past
 
     def doubt(self, reason: Text) -> None:
         """Take note of a reason to suspect the run."""
@@ -222,7 +229,8 @@ class ClientWatch:
             verdict = Verdict.INVALID if ratio < bounds.invalid_ratio else Verdict.SUSPECT
             found.append((verdict, _unsent(ratio, bounds.achieved_ratio, self._dropped)))
         worst = max((verdict for verdict, _ in found), key=list(Verdict).index, default=Verdict.VALID)
-        return Validity(verdict=worst, reasons=tuple(reason for _, reason in found), figures=figures)
+        now = Validity(verdict=worst, reasons=tuple(reason for _, reason in found), figures=figures)
+        return now if self._past is None else worse_of(self._past, now)
 
     def _lag_bounds(self) -> dict[str, tuple[Callable[[float, float], Text], float]]:
         """Return by figure how late the client may be, and how to say that it was later."""
@@ -250,6 +258,43 @@ class ClientWatch:
             known["cost_per_chunk_s"] = self._calibration.cost_per_chunk_s
             known["bias_over_http"] = float(self._calibration.over_http)
         return {name: value for name, value in known.items() if value is not None}
+
+
+_OF_ONE_SITTING = ("loop_lag_p99_s", "loop_lag_max_s", "client_cores", "client_cpu_share", "client_faults")
+"""Figures of which only the sitting that measured them knows; the others come from the records, which all have."""
+
+
+def worse_of(past: Validity, now: Validity) -> Validity:
+    """Return the judgement on a run of several sittings."""
+    figures = dict(past.figures) | dict(now.figures)
+    for name in _OF_ONE_SITTING:
+        known = [each.figures[name] for each in (past, now) if name in each.figures]
+        if known:
+            figures[name] = max(known)
+    said = {reason.template for reason in now.reasons}
+    return Validity(
+        verdict=max(past.verdict, now.verdict, key=list(Verdict).index),
+        reasons=(*(reason for reason in past.reasons if reason.template not in said), *now.reasons),
+        figures=figures,
+    )
+
+
+def validity_data(validity: Validity) -> dict[str, Any]:
+    """Return a verdict on the client as JSON holds it."""
+    return {
+        "verdict": validity.verdict.value,
+        "reasons": crossed(validity.reasons),
+        "figures": dict(validity.figures),
+    }
+
+
+def validity_of(data: Mapping[str, Any]) -> Validity:
+    """Read what `validity_data` made."""
+    return Validity(
+        verdict=Verdict(data["verdict"]),
+        reasons=tuple(reason if isinstance(reason, Text) else say(reason) for reason in uncrossed(data["reasons"])),
+        figures=dict(data["figures"]),
+    )
 
 
 def _late_sending(lag_s: float, bound_s: float) -> Text:

@@ -8,7 +8,6 @@ they are partial. Ctrl-C twice leaves at once; what was recorded so far stays.
 
 import asyncio
 import dataclasses
-import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -96,8 +95,21 @@ def _begun_with(folder: Path, verb: str) -> list[str]:
         ConfigError: It is one of another verb, or does not say how it was begun.
     """
     from qwenops.bench.folder import read_manifest
+    from qwenops.bench.continuing import how_to_continue
 
-    command = [str(word) for word in read_manifest(folder).get("command", ())]
+    manifest = read_manifest(folder)
+    other = str(manifest.get("verb", verb))
+    if other != verb:
+        raise ConfigError(
+            say(
+                "The run in {folder} is one of `bench {other}`, not of `bench {verb}`.",
+                folder=folder,
+                other=other,
+                verb=verb,
+            ),
+            hint=how_to_continue(other, folder),
+        )
+    command = [str(word) for word in manifest.get("command", ())]
     if verb not in command:
         raise ConfigError(
             say("{folder} is no run of `bench {verb}` that was begun on a command line.", folder=folder, verb=verb),
@@ -230,6 +242,11 @@ def measure(ctx: click.Context, wanted: Wanted, act: Act) -> None:
     terminal = ctx.ensure_object(Terminal)
     wanted = dataclasses.replace(wanted, command=typed_command(ctx))
     measured = run_loop(_measured(ctx, terminal, wanted, act), virtual=wanted.virtual)
+    over = _over(wanted)
+    if over is not None:
+        terminal.tell(say("The run in {folder} is finished: nothing is left to do.", folder=over.folder))
+        show_conclusion(terminal, over, None, as_json=wanted.as_json)
+        ctx.exit(over.conclusion.exit_code)
     leave(ctx, terminal, measured, as_json=wanted.as_json)
 
 
@@ -244,14 +261,30 @@ class Measured:
 
 
 def leave(ctx: click.Context, terminal: Terminal, measured: Measured, *, as_json: bool) -> None:
+def _over(wanted: Wanted) -> Measured | None:
+    """Return what the run that is to be continued came to, if it is this one and nothing is left to do in it."""
+    if wanted.resume is None:
+        return None
+    from qwenops.bench.conclusion import conclusion_of
+    from qwenops.bench.folder import read_manifest, read_summary
+    from qwenops.bench.resume import is_finished
+
+    manifest, summary = read_manifest(wanted.resume), read_summary(wanted.resume)
+    if not summary or not is_finished(manifest, wanted.verb, wanted.targets, wanted.options):
+        return None
+    return Measured(verb=wanted.verb, conclusion=conclusion_of(summary), folder=wanted.resume)
+
+
     """Write the report, print, and leave with the exit code."""
     from qwenops.bench.report.write import write_report
+    from qwenops.bench.continuing import how_to_continue
 
     report = None if measured.folder is None else write_report(measured.folder, language=terminal.language)
     show_conclusion(terminal, measured, report, as_json=as_json)
     if measured.interrupted:
-        command = f"{NAME} bench {measured.verb} --resume {shlex.quote(str(measured.folder))}"
-        terminal.tell(say("Interrupted: the result is partial. `{command}` continues.", command=command))
+        terminal.tell(say("Interrupted: the result is partial."))
+        if measured.folder is not None:
+            terminal.tell(how_to_continue(measured.verb, measured.folder))
     ctx.exit(INTERRUPTED if measured.interrupted else measured.conclusion.exit_code)
 
 

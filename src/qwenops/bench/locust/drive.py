@@ -179,7 +179,13 @@ class Merged:
         ended_ns = max((each.ended_ns or 0 for each in self.records), default=self.run.now_ns())
         sent_ns = ended_ns - self.began_ns
         window_ns = sent_ns if self.run.interrupted or plan.options.requests else round(plan.run_time_s * NS_PER_S)
-        self._note("ended", at_ns=ended_ns, window_ns=window_ns, interrupted=self.run.interrupted)
+        self._note(
+            "ended",
+            at_ns=ended_ns,
+            window_ns=window_ns,
+            interrupted=self.run.interrupted,
+            positions=len(self.records),
+        )
         driven = Driven(
             segment=self.segment,
             began_ns=self.began_ns,

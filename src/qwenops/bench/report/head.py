@@ -6,6 +6,7 @@ from typing import Any
 
 from qwenops.bench.collect.energy import UNAVAILABLE
 from qwenops.bench.conclusion import Conclusion, Finding, Outcome, uncrossed
+from qwenops.bench.continuing import how_to_continue
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.objective import SloVerdict
 from qwenops.bench.report.figures import NONE, percent, quantity, seconds
@@ -169,7 +170,10 @@ def doubts(run: RecordedRun, conclusion: Conclusion | None) -> list[Block]:
             Notice(
                 tone=Tone.WARNING,
                 text=say("This run has no conclusion: it was cut off, or is still going on."),
-                detail=say("The figures are those of the requests that were recorded. `--resume` continues it."),
+                detail=say(
+                    "The figures are those of the requests that were recorded. {then}",
+                    then=how_to_continue(str(run.manifest.get("verb", "")), run.path),
+                ),
             )
         )
     elif any(driven.interrupted for driven in run.drivens):

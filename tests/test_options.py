@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenops.errors import ConfigError
-from qwenops.options import format_bytes, format_seconds, parse_bytes, parse_seconds, show_bytes
+from qwenops.options import format_bytes, format_seconds, parse_bytes, parse_seconds, show_bytes, show_number
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,18 @@ def test_a_written_size_reads_the_same(num_bytes: int) -> None:
 
 def test_a_size_for_reading_is_rounded() -> None:
     assert [show_bytes(n) for n in (12, 1536, 625_000_000, 1_500_000_000)] == ["12 B", "1.5 KiB", "596 MiB", "1.4 GiB"]
+
+
+def test_a_number_for_reading_has_no_powers_of_ten() -> None:
+    numbers = (1374.6, 1_370_000.0, 0.00001234, 10.0, 9.996, 0.5, 0.0, -1234.0)
+    assert [show_number(each) for each in numbers] == [
+        "1,375",
+        "1,370,000",
+        "0.0000123",
+        "10",
+        "10",
+        "0.5",
+        "0",
+        "-1,234",
+    ]
+    assert show_number(1374.56, 6) == "1,374.56"

@@ -153,6 +153,15 @@ def format_bytes(num_bytes: int) -> str:
     return f"{num_bytes}B"
 
 
+def show_number(value: float, digits: int = 3) -> str:
+    """Write a number for reading: so many digits that count, thousands apart, never in powers of ten."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = min(12, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+    text = f"{value:,.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def show_bytes(num_bytes: float) -> str:
     """Write a size for reading, rounded: `596 MiB`, `1.4 GiB`."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):

@@ -145,6 +145,13 @@ def test_a_server_that_says_come_back_in_an_hour_does_not_hold_callers_for_hours
     assert ("gave up after 20 times" in said) == (longest_s is None)
 
 
+def test_many_tokens_a_second_are_written_as_people_write_them(tmp_path: Path) -> None:
+    quick = "simulated:?service=fixed&service_s=0.01&first_share=0.2&contention=0&coherence=0&slots=64"
+    conclusion, _ = measured(tmp_path, load, target=quick, users=4, duration_s=10.0, max_tokens=8, force_length=True)
+    assert "400 a second" in conclusion.sentences[0]
+    assert "3,200 tokens a second in all" in conclusion.sentences[0]
+
+
 def test_a_stopped_load_still_concludes(tmp_path: Path) -> None:
     conclusion, found = measured(tmp_path, load, stop_s=19.8, users=2, warmup=0)
     assert "stopped after" in conclusion.sentences[0]

@@ -41,6 +41,7 @@ def test_a_logarithmic_axis_has_ones_twos_and_fives_where_there_is_room() -> Non
         (0.5, "0.5"),
         (2.0, "2"),
         (0.00012345, "0.000123"),
+        (0.0000012345, "0.00000123"),
         (100.0, "100"),
     ],
 )

@@ -32,7 +32,7 @@ from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.tables import clause_table
 from qwenops.bench.window import answers_of, answers_per_s
 from qwenops.errors import ConfigError
-from qwenops.options import format_seconds
+from qwenops.options import format_seconds, show_number
 from qwenops.text import Text, say
 
 HEADROOM = 0.3
@@ -161,7 +161,7 @@ class _Search:
         )
         driven = await self.send(
             Segment(
-                name=f"{self.num_loads}: {rate_per_s:.4g}/s",
+                name=f"{self.num_loads}: {show_number(rate_per_s, 4)}/s",
                 load=OpenLoop(offsets_ns=offsets),
                 duration_s=seconds,
                 first_item=self.num_sent,
@@ -450,21 +450,30 @@ _EXITS: Mapping[Outcome, int] = {
 
 def _verdict_sentence(verdict: SloVerdict, rate_per_s: float) -> Text:
     n = max((each.n for each in verdict.clauses), default=0)
+    rate = show_number(rate_per_s, 4)
     match verdict.decision:
         case Outcome.PASS:
-            return say("At {rate:.4g} requests/s the objective is kept: {n} requests prove it.", rate=rate_per_s, n=n)
+            return say(
+                "At {rate} requests/s the objective is kept: {n:,} requests prove it.",
+                rate=rate,
+                n=n,
+            )
         case Outcome.FAIL:
-            return say("At {rate:.4g} requests/s the objective is missed: {n} requests prove it.", rate=rate_per_s, n=n)
+            return say(
+                "At {rate} requests/s the objective is missed: {n:,} requests prove it.",
+                rate=rate,
+                n=n,
+            )
         case Outcome.UNDECIDED:
             if verdict.more_requests is None:
                 return say(
-                    "At {rate:.4g} requests/s {n} requests do not decide: the server is too close to its limit.",
-                    rate=rate_per_s,
+                    "At {rate} requests/s {n:,} requests do not decide: the server is too close to its limit.",
+                    rate=rate,
                     n=n,
                 )
             return say(
-                "At {rate:.4g} requests/s {n} requests do not decide: about {more} more would ({time}).",
-                rate=rate_per_s,
+                "At {rate} requests/s {n:,} requests do not decide: about {more:,} more would ({time}).",
+                rate=rate,
                 n=n,
                 more=verdict.more_requests,
                 time=format_seconds(round(verdict.more_requests / rate_per_s)),
@@ -533,23 +542,26 @@ def _capacity_conclusion(found: Capacity, objective: Slo) -> Conclusion:
 def _capacity_sentences(found: Capacity, rate: HighestRate, advised_per_s: float) -> tuple[Text, ...]:
     sentences = [
         say(
-            "The objective is kept up to about {rate:.3g} requests/s (95 %: {low:.3g} to {high:.3g}); "
+            "The objective is kept up to about {rate} requests/s (95 %: {low} to {high}); "
             "beyond it, {clause} is missed first.",
-            rate=rate.rate_per_s,
-            low=rate.interval.low,
-            high=rate.interval.high,
+            rate=show_number(rate.rate_per_s),
+            low=show_number(rate.interval.low),
+            high=show_number(rate.interval.high),
             clause=found.limiting,
         )
         if rate.inside
         else say(
-            "The objective was kept at every rate that was tried, up to {rate:.3g} requests/s.",
-            rate=max((load.rate_per_s for load in found.loads), default=0.0),
+            "The objective was kept at every rate that was tried, up to {rate} requests/s.",
+            rate=show_number(max((load.rate_per_s for load in found.loads), default=0.0)),
         )
         if any(load.verdict.attainment == 1.0 for load in found.loads)
-        else say("The rates that were tried do not bracket the limit; it is near {rate:.3g}/s.", rate=rate.rate_per_s),
+        else say(
+            "The rates that were tried do not bracket the limit; it is near {rate}/s.",
+            rate=show_number(rate.rate_per_s),
+        ),
         say(
-            "Plan for {rate:.3g} requests/s: {headroom:.0%} less, so that peaks and a slower day fit in.",
-            rate=advised_per_s,
+            "Plan for {rate} requests/s: {headroom:.0%} less, so that peaks and a slower day fit in.",
+            rate=show_number(advised_per_s),
             headroom=HEADROOM,
         ),
     ]

@@ -11,7 +11,7 @@ from qwenops.bench.record import NS_PER_S
 from qwenops.bench.segment import ClosedLoop, Driven
 from qwenops.bench.stats import Distribution, Estimate, Summary, measure
 from qwenops.bench.window import NOTABLE_RAMP
-from qwenops.options import format_seconds
+from qwenops.options import format_seconds, show_number
 from qwenops.text import Text, say
 
 _DETAILED = {
@@ -153,16 +153,16 @@ def summary_sentence(summary: Summary) -> Text:
     if not counts.ok:
         return say("{segment}: none of {sent} requests had a good answer.", segment=summary.segment, sent=counts.sent)
     tokens = summary.rates.get("output_tokens_per_s") or 0.0
-    written = say("{number:,.1f} tokens a second", number=tokens)
+    written = say("{number} tokens a second", number=show_number(tokens))
     if summary.counts_chunks:
-        written = say("{number:,.1f} chunks a second (the server did not count its tokens)", number=tokens)
+        written = say("{number} chunks a second (the server did not count its tokens)", number=show_number(tokens))
     return say(
-        "{segment}: {ok} of {sent} requests had a good answer, {rate:.3g} a second; the first token came after {ttft} "
+        "{segment}: {ok} of {sent} requests had a good answer, {rate} a second; the first token came after {ttft} "
         "and the whole answer after {e2e} (medians), {written} in all.",
         segment=summary.segment,
         ok=counts.ok,
         sent=counts.sent,
-        rate=summary.rates.get("completed_rate") or 0.0,
+        rate=show_number(summary.rates.get("completed_rate") or 0.0),
         ttft=show_s(_middle(summary, "ttft")) or "-",
         e2e=show_s(_middle(summary, "e2e")) or "-",
         written=written,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from qwenops.page import raw
+from qwenops.page import raw, ticks
 from qwenops.page.behind import table_of
 from qwenops.page.document import (
     Block,
@@ -112,7 +112,7 @@ def _steps_said(steps: Mapping[str, float], words: Words) -> str:
     if not steps:
         return ""
     return words.html(
-        say("Rounded to steps of {step}: {columns}.", step=f"{max(steps.values()):g}", columns=", ".join(steps))
+        say("Rounded to steps of {step}: {columns}.", step=ticks.number(max(steps.values())), columns=", ".join(steps))
     )
 
 

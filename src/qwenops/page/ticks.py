@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from qwenops.options import show_number
+
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _SPANS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
@@ -49,15 +51,7 @@ def rounded_out(low: float, high: float, step: float) -> tuple[float, float]:
 
 def number(value: float) -> str:
     """Return a number with what matters of it: three significant figures, no needless zeros, thousands apart."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    if abs(value) >= 1000:  # noqa: PLR2004 -- from here on a fraction means nothing
-        return f"{value:,.0f}"
-    if abs(value) < 0.001:  # noqa: PLR2004 -- below, the zeros are more than the figures
-        return f"{value:.3g}"
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return show_number(value)
 
 
 def tick_labels(ticks: Sequence[float]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from qwenops.bench.definitions import METRICS
 from qwenops.bench.record import RequestRecord
 from qwenops.bench.stats import Summary
+from qwenops.options import show_number
 
 ABSOLUTE_S, RELATIVE = 0.002, 0.01
 """A time may be wrong by so much, whichever is more."""
@@ -104,15 +105,18 @@ def each_figure(
 def close_to(title: str, measured: float | None, expected: float, *, relative: float, unit: str = "") -> Check:
     """Check one number against another, within a share of it."""
     ok = measured is not None and abs(measured - expected) <= relative * abs(expected)
-    said = "-" if measured is None else f"{measured:.4g}{unit}"
-    return Check(title=title, expected=f"{expected:.4g}{unit} +- {relative:.0%}", measured=said, ok=ok)
+    said = "-" if measured is None else f"{show_number(measured, 4)}{unit}"
+    return Check(title=title, expected=f"{show_number(expected, 4)}{unit} +- {relative:.0%}", measured=said, ok=ok)
 
 
 def at_most(title: str, measured: float | None, limit: float, *, unit: str = "") -> Check:
     """Check that a number is not above a limit."""
-    said = "-" if measured is None else f"{measured:.4g}{unit}"
+    said = "-" if measured is None else f"{show_number(measured, 4)}{unit}"
     return Check(
-        title=title, expected=f"<= {limit:g}{unit}", measured=said, ok=measured is not None and measured <= limit
+        title=title,
+        expected=f"<= {show_number(limit, 4)}{unit}",
+        measured=said,
+        ok=measured is not None and measured <= limit,
     )
 
 

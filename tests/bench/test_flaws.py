@@ -356,7 +356,7 @@ def test_f13_a_long_stream_is_read_in_a_time_that_grows_with_its_length() -> Non
 
 @pytest.mark.parametrize("over_http", [False, True], ids=["in process", "over HTTP"])
 async def test_f23_the_client_knows_its_own_bias_which_is_small(over_http: bool) -> None:  # noqa: FBT001 -- a parameter of the test
-    tries = []
+    tries: list[float] = []
     while len(tries) < 5 and min(tries, default=1.0) >= 0.002:
         found = await calibrate(RealClock(), 0.5, over_http=over_http)
         assert (found.over_http, found.chunks) == (over_http, 8 * 20)

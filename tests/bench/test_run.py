@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -328,3 +329,31 @@ def test_what_is_found_afterwards_joins_a_result_that_is_kept_already(tmp_path: 
     assert conclusion_of(read_run(path).summary) == conclusion
     assert conclusion.findings[-1].text == "It was seen."
     assert conclusion.data["seen"] == 1
+
+
+async def test_a_run_that_is_stopped_while_the_client_measures_itself_says_so(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.2, stop.set)
+    began_s = time.monotonic()
+    opening = Opening(calibrate_s=30.0, stop=stop)
+    async with begun(tmp_path, clock=RealClock(), opening=opening) as started:
+        assert time.monotonic() - began_s < 20
+        assert started.interrupted
+        assert (await started.drive(CLOSED)).records == ()
+        finish(started, done())
+        path = started.folder.path
+    assert read_manifest(path)["state"] == "interrupted"
+
+
+async def test_a_run_that_is_cut_while_the_client_measures_itself_is_not_left_running(tmp_path: Path) -> None:
+    async def opened() -> None:
+        async with begun(tmp_path, clock=RealClock(), opening=Opening(calibrate_s=30.0)):
+            raise AssertionError("the client measures itself for longer")
+
+    task = asyncio.get_running_loop().create_task(opened())
+    await asyncio.sleep(0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (folder,) = await asyncio.to_thread(lambda: list(tmp_path.iterdir()))
+    assert read_manifest(folder)["state"] == "interrupted"

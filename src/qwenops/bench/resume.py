@@ -5,6 +5,7 @@ requests that have no record, and the run's own time goes on where the last line
 at the last moment at which nothing was in flight (`rewind.py`), and equals one that was never disturbed.
 """
 
+import asyncio
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,8 @@ class Opening:
     """How long the client measures itself first; never in virtual time."""
     tick_s: float = 0.5
     """How often the listener is told."""
+    stop: asyncio.Event | None = None
+    """Ends the run early, also while the client still measures itself; without one the run makes its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

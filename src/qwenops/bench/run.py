@@ -17,14 +17,17 @@ from qwenops.bench.clock import Clock, running_clock
 from qwenops.bench.collect.collector import Collector
 from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Finding, Outcome, conclusion_data
 from qwenops.bench.conclusion import SCHEMA as SUMMARY_SCHEMA
+from qwenops.bench.folder import RunFolder
 from qwenops.bench.manifest import new_manifest
 from qwenops.bench.measurement import Listen, Run, Snapshot, ignore
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import NS_PER_S
 from qwenops.bench.resume import PAST_VALIDITY, Opening, check_workload, mark_gap, open_folder
 from qwenops.bench.rewind import forgets
+from qwenops.bench.spawned import unless_stopped
 from qwenops.bench.target import Target
-from qwenops.bench.validity import ClientWatch, Verdict, bias_sentence, validity_data, validity_of
+from qwenops.bench.validity import Calibration, ClientWatch, Verdict, bias_sentence, validity_data, validity_of
+from qwenops.bench.words import outcome_word, verdict_word
 from qwenops.bench.workload import Workload, cache_sentence, open_workload
 from qwenops.text import Text, say
 
@@ -85,9 +88,10 @@ async def begin(
         watch = ClientWatch(
             cores=manifest["machine"]["usable_cores"],
             separate=separate,
-            calibration=None if quiet else await calibrate(clock, opening.calibrate_s, over_http=separate),
+            calibration=None if quiet else await _calibrated(clock, opening, folder, manifest, over_http=separate),
         )
         run = Run(verb, targets, options, clock=clock, folder=folder, workload=workload, watch=watch, past=past)
+        run.stop = opening.stop or run.stop
         stack.callback(run.close)
         _recall(run, manifest)
         if past is not None:
@@ -133,10 +137,13 @@ def finish(run: Run, conclusion: Conclusion) -> Conclusion:
             say("The run was stopped after {seconds:.1f} s; this is what it had measured.", seconds=run.now_ns() / 1e9)
         )
     if validity.verdict is not Verdict.VALID:
-        warnings += (say("This measurement is {verdict}.", verdict=validity.verdict.value), *validity.reasons)
+        warnings += (
+            say("This measurement is {verdict}.", verdict=verdict_word(validity.verdict.value)),
+            *validity.reasons,
+        )
     if validity.verdict is Verdict.INVALID and conclusion.outcome is not Outcome.DONE:
         warnings.append(
-            say("So there is no verdict; it would have been {outcome}.", outcome=conclusion.outcome.value.upper())
+            say("So there is no verdict; it would have been {outcome}.", outcome=outcome_word(conclusion.outcome))
         )
         conclusion = replace(conclusion, outcome=Outcome.INVALID, exit_code=EXIT_INVALID)
     bias = bias_sentence(validity)
@@ -161,6 +168,18 @@ def _write_summary(run: Run, conclusion: Conclusion) -> None:
         **conclusion_data(conclusion),
     }
     run.folder.write_summary(summary)
+
+
+async def _calibrated(
+    clock: Clock, opening: Opening, folder: RunFolder, manifest: Mapping[str, Any], *, over_http: bool
+) -> Calibration | None:
+    """Measure the client; None when the run is stopped meanwhile. Whatever goes wrong, the folder says so."""
+    try:
+        work = calibrate(clock, opening.calibrate_s, over_http=over_http)
+        return await unless_stopped(opening.stop or asyncio.Event(), work)
+    except BaseException as error:
+        folder.write_manifest({**manifest, "state": _state_of(error), "error": f"{type(error).__name__}: {error}"})
+        raise
 
 
 @asynccontextmanager

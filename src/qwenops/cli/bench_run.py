@@ -23,6 +23,7 @@ from qwenops.cli.flags import json_flag, option_flags, settings
 from qwenops.cli.help import Flag, Operand, Verb
 from qwenops.cli.terminal import NAME, Terminal
 from qwenops.errors import ConfigError
+from qwenops.options import show_number
 from qwenops.text import say
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def _begun_with(folder: Path, verb: str) -> list[str]:
         RunFolderError: It is no run's folder.
         ConfigError: It is one of another verb, or does not say how it was begun.
     """
-    from qwenops.bench.folder import read_manifest
     from qwenops.bench.continuing import how_to_continue
+    from qwenops.bench.folder import read_manifest
 
     manifest = read_manifest(folder)
     other = str(manifest.get("verb", verb))
@@ -241,12 +242,12 @@ def measure(ctx: click.Context, wanted: Wanted, act: Act) -> None:
     """Measure, print, write the report, and leave with the exit code."""
     terminal = ctx.ensure_object(Terminal)
     wanted = dataclasses.replace(wanted, command=typed_command(ctx))
-    measured = run_loop(_measured(ctx, terminal, wanted, act), virtual=wanted.virtual)
     over = _over(wanted)
     if over is not None:
         terminal.tell(say("The run in {folder} is finished: nothing is left to do.", folder=over.folder))
         show_conclusion(terminal, over, None, as_json=wanted.as_json)
         ctx.exit(over.conclusion.exit_code)
+    measured = run_loop(_measured(ctx, terminal, wanted, act), virtual=wanted.virtual)
     leave(ctx, terminal, measured, as_json=wanted.as_json)
 
 
@@ -260,7 +261,6 @@ class Measured:
     interrupted: bool = False
 
 
-def leave(ctx: click.Context, terminal: Terminal, measured: Measured, *, as_json: bool) -> None:
 def _over(wanted: Wanted) -> Measured | None:
     """Return what the run that is to be continued came to, if it is this one and nothing is left to do in it."""
     if wanted.resume is None:
@@ -275,9 +275,10 @@ def _over(wanted: Wanted) -> Measured | None:
     return Measured(verb=wanted.verb, conclusion=conclusion_of(summary), folder=wanted.resume)
 
 
+def leave(ctx: click.Context, terminal: Terminal, measured: Measured, *, as_json: bool) -> None:
     """Write the report, print, and leave with the exit code."""
-    from qwenops.bench.report.write import write_report
     from qwenops.bench.continuing import how_to_continue
+    from qwenops.bench.report.write import write_report
 
     report = None if measured.folder is None else write_report(measured.folder, language=terminal.language)
     show_conclusion(terminal, measured, report, as_json=as_json)
@@ -306,12 +307,19 @@ async def _measured(ctx: click.Context, terminal: Terminal, wanted: Wanted, act:
 
     clock = running_clock(virtual=wanted.virtual)
     view = view_for(terminal, wanted.about, slo_limits(wanted.options.slo))
-    opening = Opening(out=wanted.out, resume_from=wanted.resume, command=wanted.command, calibrate_s=wanted.calibrate_s)
+    opening = Opening(
+        out=wanted.out,
+        resume_from=wanted.resume,
+        command=wanted.command,
+        calibrate_s=wanted.calibrate_s,
+        stop=asyncio.Event(),
+    )
     async with AsyncExitStack() as stack:
         targets = await stack.enter_async_context(opened_targets(ctx, terminal, wanted))
         if wanted.calibrate_s and not wanted.virtual:
             terminal.tell(say("Measuring this client first ..."))
         stack.enter_context(view.showing())
+        stack.enter_context(stopping(opening.stop or asyncio.Event()))
         run = await stack.enter_async_context(
             begin(
                 wanted.verb,
@@ -325,12 +333,11 @@ async def _measured(ctx: click.Context, terminal: Terminal, wanted: Wanted, act:
         )
         if run.continued is not None:
             terminal.tell(run.continued)
-        with stopping(run.stop):
-            conclusion = await act(run)
-            conclusion = finish(run, conclusion)  # first of all: whatever becomes of the rest, the result is kept
-            if not wanted.virtual:
-                found = await asyncio.to_thread(_looked_around, run.folder.path)
-                conclusion = add_findings(run, conclusion, found, live_view_cores=round(view.cpu_share, 5))
+        conclusion = await act(run)
+        conclusion = finish(run, conclusion)  # first of all: whatever becomes of the rest, the result is kept
+        if not wanted.virtual:
+            found = await asyncio.to_thread(_looked_around, run.folder.path)
+            conclusion = add_findings(run, conclusion, found, live_view_cores=round(view.cpu_share, 5))
         return Measured(verb=wanted.verb, conclusion=conclusion, folder=run.folder.path, interrupted=run.interrupted)
 
 
@@ -496,7 +503,7 @@ def cell_text(cell: "Cell") -> str:
     if cell is None:
         return "-"
     if isinstance(cell, float):
-        return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.4g}"  # noqa: PLR2004 -- four digits
+        return show_number(cell, 4)
     return str(cell) if isinstance(cell, int) else cell
 
 

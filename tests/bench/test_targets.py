@@ -21,7 +21,7 @@ from qwenops.bench.target import Target
 from qwenops.bench.targets import allow_connections, open_target
 from qwenops.command import PIPE, spawn
 from qwenops.engines.fake import FakeEngine
-from qwenops.errors import ConfigError, EngineUnavailableError
+from qwenops.errors import ConfigError, EngineUnavailableError, ModelNotServedError
 from qwenops.generation import GenerationRequest, Message, Messages, SamplingParams
 from tests.engines.scripted import Reply, always, scripted
 
@@ -113,6 +113,15 @@ async def test_nobody_there_is_told_at_once() -> None:
         for text in (url, f"ollama:m@{url}"):
             with pytest.raises(EngineUnavailableError):
                 await open_target(text, OPTIONS, model="m")
+
+
+async def test_a_model_that_the_server_does_not_list_is_told_before_anything_is_sent() -> None:
+    model = server()
+    async with serve_simulated(model) as url:
+        with pytest.raises(ModelNotServedError, match="does not serve nosuch") as caught:
+            await open_target(url, OPTIONS, model="nosuch")
+    assert caught.value.hint == "It serves: m."
+    assert not model.truths
 
 
 async def test_the_facts_are_what_the_server_says_without_what_is_long_and_without_the_key() -> None:

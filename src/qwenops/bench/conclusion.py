@@ -14,6 +14,8 @@ from qwenops.text import Text
 
 SCHEMA = "qwenops.summary/1"
 
+EXIT_UNANSWERED = 1
+"""No request had a good answer."""
 EXIT_REGRESSION = 10
 EXIT_MISSED = 11
 EXIT_INCONCLUSIVE = 12

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from qwenops.bench.schedule import schedule_hash
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.send import Errand, Line
 from qwenops.bench.target import Target
+from qwenops.bench.unanswered import Unanswered
 from qwenops.bench.validity import ClientWatch, Validity
 from qwenops.bench.workload import Workload, open_workload
 from qwenops.errors import QwenOpsError
@@ -126,6 +128,8 @@ class Run:
         """What the client knows about itself."""
         self.noticing = Noticing(targets)
         """What turned out about the targets while they were asked."""
+        self.unanswered = Unanswered()
+        """What the requests without a good answer have in common."""
         self._past = past
         self._lines: dict[str, Line] = {}
         self._number = 0
@@ -139,6 +143,13 @@ class Run:
     def now_ns(self) -> int:
         """Return the run's own time: nanoseconds since its origin, without the gaps between sittings."""
         return self.clock.now_ns() - self.origin_ns
+
+    def moment(self, at_ns: int) -> str:
+        """Say a moment of the run's own time: by the clock on the wall, or in seconds where sittings lie apart."""
+        if self._past is not None or self.clock.virtual:
+            return f"{at_ns / NS_PER_S:.0f} s"
+        wall_ns = self.clock.wall_ns() - self.now_ns() + at_ns
+        return f"{datetime.fromtimestamp(wall_ns / NS_PER_S, tz=UTC).astimezone():%H:%M:%S}"
 
     @property
     def interrupted(self) -> bool:
@@ -415,6 +426,7 @@ class Run:
 
     def _look(self, record: RequestRecord) -> None:
         self.watch.add(record)
+        self.unanswered.look(record)
         self._prompts.add(record.index, record.prompt_hash)
         ttft, e2e = ttft_s(record), e2e_s(record)
         if ttft is not None and e2e is not None:

@@ -15,7 +15,7 @@ from typing import Any
 from qwenops.bench.calibrate import calibrate
 from qwenops.bench.clock import Clock, running_clock
 from qwenops.bench.collect.collector import Collector
-from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Finding, Outcome, conclusion_data
+from qwenops.bench.conclusion import EXIT_INVALID, EXIT_UNANSWERED, Conclusion, Finding, Outcome, conclusion_data
 from qwenops.bench.conclusion import SCHEMA as SUMMARY_SCHEMA
 from qwenops.bench.folder import RunFolder
 from qwenops.bench.manifest import new_manifest
@@ -121,6 +121,7 @@ def _recall(run: Run, manifest: Mapping[str, Any]) -> None:
 def finish(run: Run, conclusion: Conclusion) -> Conclusion:
     """Write the summary and the manifest's end; return the conclusion with the verdict on the client in it."""
     validity = run.validity()
+    conclusion = _with_failures(run, conclusion)
     conclusion = replace(conclusion, findings=(*conclusion.findings, *run.noticing.findings()))
     if "cache" not in conclusion.data:  # else the command has its own policies, and has said them
         conclusion = replace(
@@ -150,6 +151,13 @@ def finish(run: Run, conclusion: Conclusion) -> Conclusion:
     conclusion = replace(conclusion, sentences=(*warnings, *conclusion.sentences, *(() if bias is None else (bias,))))
     _write_summary(run, conclusion)
     return conclusion
+
+
+def _with_failures(run: Run, conclusion: Conclusion) -> Conclusion:
+    """Say after the result what failed requests were told; a run in which nothing worked is no success."""
+    first, rest = conclusion.sentences[:1], conclusion.sentences[1:]
+    code = conclusion.exit_code or (EXIT_UNANSWERED if run.unanswered.nothing_worked else 0)
+    return replace(conclusion, sentences=(*first, *run.unanswered.sentences(run.moment), *rest), exit_code=code)
 
 
 def add_findings(run: Run, conclusion: Conclusion, found: Sequence[Finding], **data: Any) -> Conclusion:

@@ -114,7 +114,7 @@ async def _open_openai(url: str, options: BenchOptions, model: str, api_key: str
     from qwenops.engines.openai import api_url, open_server, server_url
 
     remote = _remote(api_url(url), options, api_key)
-    engine = await open_server(remote, model)
+    engine = await open_server(remote, model, must_list=True)
     return Target(
         text=url,
         kind="openai",

@@ -237,7 +237,8 @@ async def open_engine(options: EngineOptions) -> OpenAIEngine:
     Raises:
         ConfigError: There is no address, or it is none.
         EngineUnavailableError: Nobody answers there.
-        ModelNotServedError: No model is named, and the server lists none.
+        ModelNotServedError: No model is named, and the server lists none; or it must list the one named, and lists
+            others.
     """
     if not options.url:
         raise ConfigError(
@@ -248,10 +249,13 @@ async def open_engine(options: EngineOptions) -> OpenAIEngine:
     return await open_server(remote, options.model_name, max_running=options.max_running)
 
 
-async def open_server(remote: Remote, model: str = "", *, max_running: int = 1) -> OpenAIEngine:
+async def open_server(
+    remote: Remote, model: str = "", *, max_running: int = 1, must_list: bool = False
+) -> OpenAIEngine:
     """Ask a server for its models and return the engine of `model`, or of the first that it lists.
 
-    A server that lists nothing is taken at its word where the model is named. Where this fails, `remote` is closed.
+    A server that lists nothing is taken at its word where the model is named; one that lists others too, unless
+    `must_list`. Where this fails, `remote` is closed.
 
     Raises:
         EngineUnavailableError: Nobody answers there.
@@ -259,7 +263,7 @@ async def open_server(remote: Remote, model: str = "", *, max_running: int = 1) 
         QwenOpsError: The server refuses, for example the key.
     """
     try:
-        found, notes = _chosen(remote, model, await _listed_models(remote, needed=not model))
+        found, notes = _chosen(remote, model, await _listed_models(remote, needed=not model), must_list=must_list)
     except BaseException:
         await remote.aclose()
         raise
@@ -277,7 +281,7 @@ async def _listed_models(remote: Remote, *, needed: bool) -> tuple[Listed, ...]:
         return ()
 
 
-def _chosen(remote: Remote, model: str, listed: Sequence[Listed]) -> tuple[Listed, dict[str, Text]]:
+def _chosen(remote: Remote, model: str, listed: Sequence[Listed], *, must_list: bool) -> tuple[Listed, dict[str, Text]]:
     """Return the model to ask for, and what is worth noting about the choice."""
     names = ", ".join(each.name for each in listed) or "-"
     if not model:
@@ -290,5 +294,10 @@ def _chosen(remote: Remote, model: str, listed: Sequence[Listed]) -> tuple[Liste
     for each in listed:
         if each.name == model:
             return each, {}
+    if must_list and listed:
+        raise ModelNotServedError(
+            say("{url} does not serve {model}.", url=remote.url, model=model),
+            hint=say("It serves: {names}.", names=names),
+        )
     unlisted = say("The server does not list {model}, but: {names}.", model=model, names=names)
     return Listed(name=model, owner=listed[0].owner if listed else ""), {"model": unlisted}

@@ -232,7 +232,7 @@ def tiles(judged: Judged, summary: Summary) -> Tiles:
     elif judged.run.manifest.get("verb") == "quick":
         found += _first_look(judged.parts)
     found += verb_tiles(judged.conclusion.data if judged.conclusion else {})
-    found.append(_believed(judged.run))
+    found.append(_believed(judged.run, summary))
     return Tiles(tiles=[tile for tile in found if tile is not None])
 
 
@@ -313,7 +313,7 @@ def _attainment(summary: Summary, conclusion: Conclusion | None, slo: SloVerdict
     return Tile(name=say("Met the objective"), value=percent(share), detail=detail, tone=tone)
 
 
-def _believed(run: RecordedRun) -> Tile:
+def _believed(run: RecordedRun, summary: Summary) -> Tile:
     names: Mapping[str, tuple[Text, Tone]] = {
         Verdict.VALID: (say("valid"), Tone.GOOD),
         Verdict.SUSPECT: (say("suspect"), Tone.WARNING),
@@ -321,6 +321,8 @@ def _believed(run: RecordedRun) -> Tile:
     }
     found = validity_of(run)
     value, tone = names.get(str(found["verdict"]), (say("not judged"), Tone.PLAIN))
+    if summary.counts.failed and not summary.counts.ok and tone is Tone.GOOD:
+        return Tile(name=say("Measurement"), value=value, detail=say("but nothing was answered"), tone=Tone.PLAIN)
     share = found["figures"].get("client_cpu_share")
     detail = say("the client used {share} of the CPU", share=percent(share)) if share is not None else ""
     return Tile(name=say("Measurement"), value=value, detail=detail, tone=tone)

@@ -42,7 +42,10 @@ from qwenops.bench.record import Phase
 from qwenops.bench.resampling import Part, check_figure, failed_and_sent, figure, paired_logs
 from qwenops.bench.segment import Driven
 from qwenops.bench.stats import parse_measure
+from qwenops.bench.tables import show_measure
+from qwenops.bench.words import outcome_word, verdict_word
 from qwenops.errors import InvalidRunError, RunFolderError
+from qwenops.options import show_number
 from qwenops.statistics.samples import binomial_lower, binomial_upper
 from qwenops.text import Text, say
 
@@ -155,7 +158,7 @@ def gate(
     """Hold runs against a baseline.
 
     Raises:
-        InvalidRunError: As `check_sides`.
+        InvalidRunError: As `check_sides`, or nothing of the baseline was answered.
         RunFolderError: As `check_sides`, or the runs have no segment in common.
         ConfigError: A figure cannot be gated.
     """
@@ -173,6 +176,8 @@ def gate(
             ),
             hint=say("Measure both with the same command and flags."),
         )
+    for name in segments:
+        _check_answered(_parts(baselines, name), name)
     alone = threshold.alpha / (len(segments) * len(threshold.measures))
     checks = [
         _check(_parts(candidates, name), _parts(baselines, name), name, text, threshold, alone)
@@ -214,7 +219,14 @@ def gate_conclusion(gated: Gated) -> Conclusion:
         ),
     }[gated.outcome]
     rows = tuple(
-        (each.segment, each.measure, each.baseline, each.candidate, each.ratio, each.low, each.high, _shown(each))
+        (
+            each.segment,
+            each.measure,
+            show_measure(each.measure, each.baseline),
+            show_measure(each.measure, each.candidate),
+            *(None if ratio is None else f"{ratio - 1:+.1%}" for ratio in (each.ratio, each.low, each.high)),
+            _shown(each),
+        )
         for each in gated.checks
     )
     return Conclusion(
@@ -280,16 +292,16 @@ def _believable(run: RecordedRun) -> list[Text]:
             hint=_how_to_finish(run),
         )
     if verdict != "VALID":
-        return [say("The run in {path} is {verdict}.", path=str(run.path), verdict=verdict or "UNKNOWN")]
+        return [say("The run in {path} is {verdict}.", path=str(run.path), verdict=verdict_word(verdict or "UNKNOWN"))]
     return []
 
 
-def _differences(one: RecordedRun, other: RecordedRun) -> list[Text]:
 def _how_to_finish(run: RecordedRun) -> Text:
     verb = str(run.manifest.get("verb", ""))
     return how_to_continue(verb, run.path) if verb else say("Measure again.")
 
 
+def _differences(one: RecordedRun, other: RecordedRun) -> list[Text]:
     """Say in what two runs differ that makes a comparison of their figures meaningless."""
     paths = {"one": str(one.path), "other": str(other.path)}
     said = []
@@ -380,6 +392,16 @@ def _unjudged(candidates: Sequence[RecordedRun], baselines: Sequence[RecordedRun
     known = {*judged, *_common(baselines)}
     left = dict.fromkeys(name for each in (*candidates, *baselines) for name in _segments(each) if name not in known)
     return [say("The part {segment} is not in every run; it was not judged.", segment=name) for name in left]
+
+
+def _check_answered(baseline: Sequence[Part], name: str) -> None:
+    """Refuse a baseline without an answer: nothing can be worse than it."""
+    failed, sent = failed_and_sent(baseline)
+    if failed == sent:
+        raise InvalidRunError(
+            say("{segment}: none of the {sent} requests of the baseline was answered.", segment=name, sent=sent),
+            hint=say("Measure a baseline on a server that answers."),
+        )
 
 
 def _parts(runs: Sequence[RecordedRun], name: str) -> list[Part]:
@@ -497,7 +519,7 @@ def _slo_check(candidate: Sequence[Part], segment: str, slo: Slo, alpha: float, 
             "{segment}: the objective '{objective}' is judged {decision}.",
             segment=segment,
             objective=slo.text,
-            decision=verdict.decision.value.upper(),
+            decision=outcome_word(verdict.decision),
         ),
     )
 
@@ -519,7 +541,7 @@ def _is_bad(check: Check) -> bool:
 
 
 def _shown(check: Check) -> str:
-    return "N/A" if check.outcome is None else check.outcome.value.upper()
+    return "N/A" if check.outcome is None else outcome_word(check.outcome)
 
 
 def _headings() -> tuple[str, ...]:
@@ -528,9 +550,9 @@ def _headings() -> tuple[str, ...]:
         say("Figure"),
         say("Baseline"),
         say("Run"),
-        say("Ratio"),
-        say("low"),
-        say("high"),
+        say("Change"),
+        say("from"),
+        say("to"),
         say("Result"),
     )
 
@@ -547,4 +569,4 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def _markdown_cell(cell: Cell) -> str:
     if cell is None:
         return "-"
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell).replace("|", "\\|")
+    return show_number(cell, 4) if isinstance(cell, float) else str(cell).replace("|", "\\|")

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,27 @@ def test_a_run_that_proves_nothing_is_refused_on_either_side_also_by_force(chang
         with pytest.raises(InvalidRunError) as raised:
             gate([sides[0]], [sides[1]], force=True)
         assert raised.value.exit_code == 13
+
+
+def test_a_baseline_without_an_answer_proves_nothing() -> None:
+    rng = np.random.default_rng(10)
+    nothing = recorded(segment(rng, n=40, failures=40))
+    for run in (nothing, recorded(segment(rng, n=40))):
+        with pytest.raises(InvalidRunError, match="none of the 40 requests of the baseline was answered") as raised:
+            gate([run], [nothing], force=True)
+        assert raised.value.exit_code == 13
+    assert gate([nothing], [recorded(segment(rng, n=40))]).exit_code == 10
+
+
+def test_the_table_has_units_and_changes_that_can_be_read() -> None:
+    rng = np.random.default_rng(2)
+    found = gate([recorded(segment(rng, slower=1.2))], [recorded(segment(rng))])
+    (table,) = gate_conclusion(found).tables
+    rows = {row[1]: row for row in table.rows}
+    assert str(rows["ttft p50"][2]).endswith(" ms")
+    assert str(rows["output_tokens_per_s"][3]).endswith(" tokens/s")
+    assert re.fullmatch(r"\+\d\d\.\d%", str(rows["ttft p50"][4]))
+    assert rows["errors"][2:5] == ("0.00%", "0.00%", None)
 
 
 def test_a_suspect_run_is_taken_with_a_warning() -> None:

@@ -39,6 +39,20 @@ def show_s(seconds: float | None) -> str | None:
 
 
 def show_estimate(estimate: Estimate | None) -> str | None:
+def show_measure(text: str, value: float | None) -> str | None:
+    """Write the value of a figure such as `ttft p95` or `errors` for reading, with its unit."""
+    if value is None:
+        return None
+    name = text.partition(" ")[0]
+    match METRICS[name].unit if name in METRICS else "share":
+        case "s":
+            return show_s(value)
+        case "share":
+            return f"{value:.2%}"
+        case unit:
+            return f"{show_number(value)} {unit}"
+
+
     """Write a percentile with its interval, or why there is none."""
     if estimate is None:
         return None

@@ -11,6 +11,7 @@ from qwenops.bench.record import NS_PER_S
 from qwenops.bench.segment import ClosedLoop, Driven
 from qwenops.bench.stats import Distribution, Estimate, Summary, measure
 from qwenops.bench.window import NOTABLE_RAMP
+from qwenops.bench.words import outcome_word, part_word
 from qwenops.options import format_seconds, show_number
 from qwenops.text import Text, say
 
@@ -38,7 +39,6 @@ def show_s(seconds: float | None) -> str | None:
     return f"{amount:.{digits}f} {unit}"
 
 
-def show_estimate(estimate: Estimate | None) -> str | None:
 def show_measure(text: str, value: float | None) -> str | None:
     """Write the value of a figure such as `ttft p95` or `errors` for reading, with its unit."""
     if value is None:
@@ -53,6 +53,7 @@ def show_measure(text: str, value: float | None) -> str | None:
             return f"{show_number(value)} {unit}"
 
 
+def show_estimate(estimate: Estimate | None) -> str | None:
     """Write a percentile with its interval, or why there is none."""
     if estimate is None:
         return None
@@ -83,7 +84,7 @@ def overview_table(title: str, summaries: Iterable[Summary]) -> Table:
         ),
         rows=tuple(
             (
-                each.segment,
+                part_word(each.segment),
                 each.counts.sent,
                 each.counts.failed + each.counts.dropped,
                 rate(each, "completed_rate"),
@@ -131,7 +132,7 @@ def clause_table(verdict: SloVerdict) -> Table:
         rows=tuple(
             (
                 each.clause.text,
-                each.decision.value.upper(),
+                outcome_word(each.decision),
                 f"{each.clause.allowed:.2%}",
                 f"{each.miss_share:.2%}",
                 each.n,
@@ -146,8 +147,16 @@ def clause_table(verdict: SloVerdict) -> Table:
 
 def failure_table(title: str, summaries: Sequence[Summary]) -> Table | None:
     """Return what went wrong, by its class; None when nothing did."""
-    rows = [(each.segment, failure, number) for each in summaries for failure, number in each.counts.failures.items()]
-    rows += [(each.segment, "dropped", each.counts.dropped) for each in summaries if each.counts.dropped]
+    rows = [
+        (part_word(each.segment), failure, number)
+        for each in summaries
+        for failure, number in each.counts.failures.items()
+    ]
+    rows += [
+        (part_word(each.segment), part_word("dropped"), each.counts.dropped)
+        for each in summaries
+        if each.counts.dropped
+    ]
     if not rows:
         return None
     return Table(title=title, headings=(say("part"), say("failure"), say("requests")), rows=tuple(rows))
@@ -165,7 +174,11 @@ def summary_sentence(summary: Summary) -> Text:
     """Say in one sentence what a segment showed."""
     counts = summary.counts
     if not counts.ok:
-        return say("{segment}: none of {sent} requests had a good answer.", segment=summary.segment, sent=counts.sent)
+        return say(
+            "{segment}: none of {sent} requests had a good answer.",
+            segment=part_word(summary.segment),
+            sent=counts.sent,
+        )
     tokens = summary.rates.get("output_tokens_per_s") or 0.0
     written = say("{number} tokens a second", number=show_number(tokens))
     if summary.counts_chunks:
@@ -173,7 +186,7 @@ def summary_sentence(summary: Summary) -> Text:
     return say(
         "{segment}: {ok} of {sent} requests had a good answer, {rate} a second; the first token came after {ttft} "
         "and the whole answer after {e2e} (medians), {written} in all.",
-        segment=summary.segment,
+        segment=part_word(summary.segment),
         ok=counts.ok,
         sent=counts.sent,
         rate=show_number(summary.rates.get("completed_rate") or 0.0),
@@ -198,7 +211,7 @@ def ramp_sentences(summaries: Iterable[Summary]) -> tuple[Text, ...]:
             text = say(
                 "{segment}: when half of the window was over the ramp was not: the rates of the other {seconds:.1f} s "
                 "may be off. Measure longer.",
-                segment=each.segment,
+                segment=part_word(each.segment),
                 seconds=seconds,
             )
             sentences.append(text)
@@ -206,7 +219,7 @@ def ramp_sentences(summaries: Iterable[Summary]) -> tuple[Text, ...]:
             text = say(
                 "{segment}: the ramp took {share:.0%} of the window, so rates come from {seconds:.1f} s. "
                 "Measure longer.",
-                segment=each.segment,
+                segment=part_word(each.segment),
                 share=steady.ramp_ns / NS_PER_S / each.window_s,
                 seconds=seconds,
             )
@@ -225,14 +238,14 @@ def retry_sentence(driven: Driven) -> Text | None:
         return say(
             "{segment}: the server told callers to stay away for up to {told}. They came back after {longest} each "
             "time, and gave up after {most} times.",
-            segment=driven.segment.name,
+            segment=part_word(driven.segment.name),
             told=format_seconds(told_s),
             longest=format_seconds(LONGEST_PAUSE_S),
             most=MOST_REFUSALS,
         )
     return say(
         "{segment}: the server told callers to stay away for up to {told}; they came back after {longest}.",
-        segment=driven.segment.name,
+        segment=part_word(driven.segment.name),
         told=format_seconds(told_s),
         longest=format_seconds(LONGEST_PAUSE_S),
     )

@@ -87,7 +87,7 @@ def test_quiet_memory_is_stable_within_twenty_minutes_and_says_what_it_excludes(
     calm = judge_drift([memory(2e9 + 1e5 * rng.normal(size=400))])
     first, second = drift_sentences(calm)
     assert first.startswith("STABLE")
-    assert "server_rss_bytes grows by less than" in second
+    assert "Memory of the server (RSS) grows by less than" in second
     assert "would do no harm within a week" in second
 
 
@@ -122,7 +122,7 @@ def test_latency_that_varies_too_much_is_undecided() -> None:
         [Series(name="e2e", kind=Kind.LATENCY, times_s=times, values=list(np.exp(rng.normal(size=60))))]
     )
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert "a change of e2e by up to" in drift_sentences(found)[0]
+    assert "a change of End-to-end latency by up to" in drift_sentences(found)[0]
 
 
 CACHE = 4e9
@@ -196,7 +196,7 @@ def test_descriptors_that_are_never_closed_are_a_leak() -> None:
     counts = [float(10 + each // 50) for each in range(1000)]
     found = judge_drift([Series(name="server_descriptors", kind=Kind.DESCRIPTORS, times_s=times, values=counts)])
     assert found.outcome is Outcome.LEAK
-    assert "LEAK: server_descriptors" in drift_sentences(found)[0]
+    assert "LEAK: Number of the server's open descriptors grows" in drift_sentences(found)[0]
 
 
 def test_latency_that_creeps_up_drifts() -> None:
@@ -205,7 +205,7 @@ def test_latency_that_creeps_up_drifts() -> None:
     values = 1.0 * np.exp(0.3 * rng.normal(size=1000)) * (1 + 0.3 * times / 3600)
     found = judge_drift([Series(name="e2e", kind=Kind.LATENCY, times_s=list(times), values=list(values))])
     assert found.outcome is Outcome.DRIFT
-    assert "DRIFT: e2e changes" in drift_sentences(found)[0]
+    assert "DRIFT: End-to-end latency changes" in drift_sentences(found)[0]
 
 
 @pytest.mark.parametrize("factor", [1.3, 2.0])
@@ -262,7 +262,7 @@ def test_latency_is_that_of_good_answers_when_they_were_due() -> None:
 def test_what_was_found_is_told_as_sentences_a_table_and_data() -> None:
     hours = np.arange(1200) * 3.0 / 3600
     found = judge_drift([memory(5e8 + 20 * MIB * hours + 1e5 * np.random.default_rng(6).normal(size=1200))])
-    assert drift_sentences(found)[0].startswith("LEAK: server_rss_bytes grows by 20.0")
+    assert drift_sentences(found)[0].startswith("LEAK: Memory of the server (RSS) grows by 20.0")
     (row,) = drift_table(found).rows
     assert row[3] == pytest.approx(20, abs=0.5)
     assert row[-1] == "LEAK"

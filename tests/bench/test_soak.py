@@ -33,8 +33,8 @@ STEADY = "simulated:?prefill_tokens_per_s=2000&decode_tokens_per_s=40"
     ("more", "outcome", "said"),
     [
         ("", Outcome.STABLE, "STABLE"),
-        ("&leak_bytes_per_h=30000000", Outcome.LEAK, "LEAK: engine_memory_bytes grows by 28.6"),
-        ("&drift_per_h=0.5", Outcome.DRIFT, "DRIFT: ttft"),
+        ("&leak_bytes_per_h=30000000", Outcome.LEAK, "LEAK: Memory of the engine grows by 28.6"),
+        ("&drift_per_h=0.5", Outcome.DRIFT, "DRIFT: Time to first token"),
     ],
 )
 def test_half_an_hour_shows_what_becomes_of_a_server(tmp_path: Path, more: str, outcome: Outcome, said: str) -> None:
@@ -175,7 +175,7 @@ def looked_at(run: Run, *, restarted: bool, cgroup_bytes: int = 64 << 30) -> Non
 def test_a_server_that_is_started_again_is_not_stable_and_its_leak_is_seen(tmp_path: Path) -> None:
     conclusion = soaked(tmp_path, lambda run: looked_at(run, restarted=True))
     assert conclusion.outcome is Outcome.LEAK
-    assert "LEAK: server_rss_bytes grows by 68." in conclusion.sentences[0]
+    assert "LEAK: Memory of the server (RSS) grows by 68." in conclusion.sentences[0]
     assert any("was started again, 1 times, first at 600 s" in sentence for sentence in conclusion.sentences)
     assert [each.severity for each in conclusion.findings if "started again" in each.text] == ["error"]
 

@@ -26,6 +26,7 @@ from qwenops.bench.record import NS_PER_S, Phase
 from qwenops.bench.run import Run
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.bench.words import outcome_word
 from qwenops.bench.workload import Ask, Workload
 from qwenops.errors import ConfigError
 from qwenops.statistics.samples import Interval
@@ -221,7 +222,7 @@ def verdict(comparison: Comparison) -> Text:
     if comparison.outcome is not primary.outcome:
         return say(
             "{outcome}: the two fail differently often, which outweighs {measure} ({change:+.1%}).",
-            outcome=comparison.outcome.value.upper(),
+            outcome=outcome_word(comparison.outcome),
             **change,
         )
     match comparison.outcome:
@@ -229,7 +230,7 @@ def verdict(comparison: Comparison) -> Text:
             return say(
                 "{outcome}: {measure} of B is {change:+.1%} against A ({confidence:.1%} interval {low:+.1%} to "
                 "{high:+.1%}, {pairs} pairs).",
-                outcome=comparison.outcome.value.upper(),
+                outcome=outcome_word(comparison.outcome),
                 **change,
             )
         case Outcome.EQUIVALENT:
@@ -251,7 +252,7 @@ def _too_little(comparison: Comparison) -> Text:
     if comparison.outcome is not Outcome.INCONCLUSIVE:
         return say(
             "{outcome}: the two fail differently often, and too few pairs of blocks have the figure {measure}.",
-            outcome=comparison.outcome.value.upper(),
+            outcome=outcome_word(comparison.outcome),
             measure=measure,
         )
     if primary is None:
@@ -451,7 +452,7 @@ def _row(ratio: Ratio) -> tuple[str | float | None, ...]:
         *_ends(ratio.interval),
         *_ends(ratio.bootstrap),
         ratio.adjusted_p,
-        ratio.outcome.value.upper(),
+        outcome_word(ratio.outcome),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from qwenops.bench.conclusion import Cell, Finding, Outcome, Table
 from qwenops.bench.drift import HOUR_S, MIB, SKIPPED, WEEK_S, Drift, Kind, Trend
 from qwenops.bench.record import NS_PER_S
+from qwenops.bench.words import listed, outcome_word, series_word
 from qwenops.text import Text, say
 
 _LEAST_LONGER = 1.25
@@ -18,14 +19,14 @@ def drift_sentences(drift: Drift) -> tuple[Text, ...]:
     said += [_sentence(trend) for trend in drift.trends if trend.outcome is Outcome.DRIFT]
     said += [_undecided(trend) for trend in drift.trends if trend.outcome is Outcome.INCONCLUSIVE]
     if drift.outcome is Outcome.STABLE:
-        names = ", ".join(trend.name for trend in drift.trends)
+        names = listed([series_word(trend.name) for trend in drift.trends])
         said.append(say("STABLE: nothing that matters changed in {names}.", names=names))
         said += [_excluded(trend) for trend in drift.trends]
     if drift.too_short:
         said.append(
             say(
                 "INCONCLUSIVE: too few samples to judge {names}; measure longer.",
-                names=", ".join(drift.too_short),
+                names=listed([series_word(each) for each in drift.too_short]),
             )
         )
     return tuple(said) or (say("INCONCLUSIVE: there was nothing to judge."),)
@@ -37,7 +38,7 @@ def drift_findings(drift: Drift) -> tuple[Finding, ...]:
         Finding(
             text=say(
                 "The level of {name} changed by {change:+.1%} at {at_s:.0f} s.",
-                name=trend.name,
+                name=series_word(trend.name),
                 change=step.after / step.before - 1 if step.before else math.inf,
                 at_s=step.at_s,
             ),
@@ -49,7 +50,7 @@ def drift_findings(drift: Drift) -> tuple[Finding, ...]:
         for step in trend.steps
     ]
     found += [
-        Finding(text=say("{name} grew at first and then levelled off.", name=trend.name))
+        Finding(text=say("{name} grew at first and then levelled off.", name=series_word(trend.name)))
         for trend in drift.trends
         if trend.levels_off
     ]
@@ -57,7 +58,7 @@ def drift_findings(drift: Drift) -> tuple[Finding, ...]:
         Finding(
             text=say(
                 "{name} lies within what the server's cache fills at first (up to {bytes:,.0f} MiB).",
-                name=trend.name,
+                name=series_word(trend.name),
                 bytes=(trend.explained or 0.0) / MIB,
             )
         )
@@ -73,8 +74,8 @@ def drift_table(drift: Drift) -> Table:
     for trend in drift.trends:
         factor, unit = _shown(trend.kind)
         slope = [_finite(each * factor * HOUR_S) for each in (trend.slope.value, trend.slope.low, trend.slope.high)]
-        verdict = trend.outcome.value.upper()
-        rows.append((trend.name, trend.level * factor, unit, *slope, trend.tau, trend.p, verdict))
+        verdict = outcome_word(trend.outcome)
+        rows.append((series_word(trend.name), trend.level * factor, unit, *slope, trend.tau, trend.p, verdict))
     return Table(
         title=say("Slopes per hour, with 95 % intervals"),
         headings=(
@@ -144,7 +145,7 @@ def _undecided(trend: Trend) -> Text:
         return say(
             "INCONCLUSIVE: {name} grows, and is still within the {limit:,.0f} MiB up to which the server's cache "
             "fills; measure longer, or give the server a smaller cache (kv_cache_bytes).",
-            name=trend.name,
+            name=series_word(trend.name),
             limit=(trend.explained or 0.0) * factor,
         )
     hours = _hours(trend)
@@ -157,18 +158,20 @@ def _undecided(trend: Trend) -> Text:
         most = max(abs(trend.slope.low), abs(trend.slope.high)) * trend.span_s / (abs(trend.level) or 1.0)
         return say(
             "INCONCLUSIVE: a change of {name} by up to {most:.0%} over the run cannot be excluded; {until}.",
-            name=trend.name,
+            name=series_word(trend.name),
             most=most,
             until=until,
         )
     if not math.isfinite(trend.judged.high):
         return say(
-            "INCONCLUSIVE: {name} varies too much to tell growth from it; {until}.", name=trend.name, until=until
+            "INCONCLUSIVE: {name} varies too much to tell growth from it; {until}.",
+            name=series_word(trend.name),
+            until=until,
         )
     return say(
         "INCONCLUSIVE: growth of {name} by up to {high:,.2f} {unit} per hour cannot be excluded, where {limit:,.2f} "
         "would do no harm within a week; {until}.",
-        name=trend.name,
+        name=series_word(trend.name),
         high=trend.judged.high * factor * HOUR_S,
         unit=unit,
         limit=trend.harmless * factor * HOUR_S,
@@ -181,10 +184,10 @@ def _excluded(trend: Trend) -> Text:
     factor, unit = _shown(trend.kind)
     if trend.kind is Kind.LATENCY:
         most = max(abs(trend.slope.low), abs(trend.slope.high)) * trend.span_s / (abs(trend.level) or 1.0)
-        return say("{name} changed by less than {most:.1%} over the run.", name=trend.name, most=most)
+        return say("{name} changed by less than {most:.1%} over the run.", name=series_word(trend.name), most=most)
     return say(
         "{name} grows by less than {high:,.2f} {unit} per hour {part}; {limit:,.2f} would do no harm within a week.",
-        name=trend.name,
+        name=series_word(trend.name),
         part=say("over the run") if trend.judged is trend.slope else say("in the second half of the run"),
         high=max(0.0, trend.judged.high) * factor * HOUR_S,
         unit=unit,
@@ -197,11 +200,13 @@ def _sentence(trend: Trend) -> Text:
     low, high = trend.slope.low * factor * HOUR_S, trend.slope.high * factor * HOUR_S
     slope = trend.slope.value * factor * HOUR_S
     if trend.outcome is Outcome.LEAK and not (math.isfinite(low) and math.isfinite(high)):
-        return say("LEAK: {name} grows by {slope:,.2f} {unit} per hour.", name=trend.name, slope=slope, unit=unit)
+        return say(
+            "LEAK: {name} grows by {slope:,.2f} {unit} per hour.", name=series_word(trend.name), slope=slope, unit=unit
+        )
     if trend.outcome is Outcome.LEAK:
         return say(
             "LEAK: {name} grows by {slope:.2f} {unit} per hour (95 % interval {low:.2f} to {high:.2f}).",
-            name=trend.name,
+            name=series_word(trend.name),
             slope=slope,
             unit=unit,
             low=low,
@@ -211,7 +216,7 @@ def _sentence(trend: Trend) -> Text:
         step = max(trend.steps, key=lambda each: abs(each.after - each.before))
         return say(
             "DRIFT: {name} went from {before:.3f} to {after:.3f} {unit} at {at_s:.0f} s.",
-            name=trend.name,
+            name=series_word(trend.name),
             before=step.before * factor,
             after=step.after * factor,
             unit=unit,
@@ -220,7 +225,7 @@ def _sentence(trend: Trend) -> Text:
     return say(
         "DRIFT: {name} changes by {slope:+.4f} {unit} per hour (95 % interval {low:+.4f} to {high:+.4f}), "
         "{share:+.1%} over the run.",
-        name=trend.name,
+        name=series_word(trend.name),
         slope=slope,
         unit=unit,
         low=low,

@@ -24,6 +24,7 @@ from qwenops.bench.tables import (
     summary_sentence,
     user_names,
 )
+from qwenops.bench.words import part_word
 from qwenops.bench.workload import Workload
 from qwenops.text import Text, say
 
@@ -79,7 +80,7 @@ async def latency(run: Run) -> Conclusion:
         sentences=(*first_sentences(first), *map(summary_sentence, summaries), *_compared(summaries), _POLICIES),
         tables=(
             overview_table(say("One caller"), summaries),
-            *(detail_table(say("Latencies: {part}", part=each.segment), each) for each in summaries),
+            *(detail_table(say("Latencies: {part}", part=part_word(each.segment)), each) for each in summaries),
             *((failures,) if failures else ()),
         ),
         data=data,

@@ -24,6 +24,7 @@ from qwenops.bench.tables import (
     summary_sentence,
     user_names,
 )
+from qwenops.bench.words import outcome_word, part_word
 from qwenops.errors import ConfigError
 from qwenops.text import Text, say
 
@@ -126,14 +127,14 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
             sentences.append(
                 say(
                     "{segment}: the objective '{objective}' is judged {decision}.",
-                    segment=summary.segment,
+                    segment=part_word(summary.segment),
                     objective=slo.text,
-                    decision=verdict.decision.value.upper(),
+                    decision=outcome_word(verdict.decision),
                 )
             )
     sentences += ramp_sentences(summaries)
     tables = [overview_table(say("Load"), summaries)]
-    tables += [detail_table(say("Latencies: {part}", part=each.segment), each) for each in summaries]
+    tables += [detail_table(say("Latencies: {part}", part=part_word(each.segment)), each) for each in summaries]
     failures = failure_table(say("Failures"), summaries)
     data: dict[str, Any] = {"segments": [summary_data(each) for each in summaries], "verdicts": verdicts}
     if drivens:
@@ -171,13 +172,13 @@ def _behind(driven: Driven, summary: Summary) -> Text | None:
         return say(
             "{segment}: the server did not keep up: {share:.0%} of the requests were not sent, because too many were "
             "in flight.",
-            segment=summary.segment,
+            segment=part_word(summary.segment),
             share=backlog.unsent_share,
         )
     return say(
         "{segment}: the server did not keep up: in the second half {last:.0f} requests were in flight on average, in "
         "the first {first:.0f}. Latencies at this rate grow as long as it lasts.",
-        segment=summary.segment,
+        segment=part_word(summary.segment),
         last=backlog.last,
         first=backlog.first,
     )

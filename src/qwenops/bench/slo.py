@@ -31,6 +31,7 @@ from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.tables import clause_table
 from qwenops.bench.window import answers_of, answers_per_s
+from qwenops.bench.words import outcome_word
 from qwenops.errors import ConfigError
 from qwenops.options import format_seconds, show_number
 from qwenops.text import Text, say
@@ -591,7 +592,7 @@ def loads_table(loads: Sequence[Load]) -> Table:
                 load.dropped,
                 sum(each.failure not in {None, Failure.INTERRUPTED} for each in load.records),
                 None if load.verdict.attainment is None else f"{load.verdict.attainment:.1%}",
-                load.verdict.decision.value.upper(),
+                outcome_word(load.verdict.decision),
             )
             for load in sorted(loads, key=lambda each: each.rate_per_s)
         ),

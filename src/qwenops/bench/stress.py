@@ -29,6 +29,7 @@ from qwenops.bench.startup import Launch
 from qwenops.bench.stats import summarise
 from qwenops.bench.tables import retry_sentence, show_s
 from qwenops.bench.under import Counted, LimitedGroup, Limits, limited
+from qwenops.bench.words import part_word
 from qwenops.command import shown
 from qwenops.errors import CommandError, ConfigError, DeadlineError
 from qwenops.options import show_bytes, show_number
@@ -222,7 +223,8 @@ class _Watched:
 
     def _note(self, driven: Driven) -> None:
         at = {"from_ns": driven.began_ns, "to_ns": driven.ended_ns}
-        where = f"{self.target}: {driven.segment.name}" if self.target else driven.segment.name
+        part = part_word(driven.segment.name)
+        where = say("{target}: {part}", target=self.target, part=part) if self.target else part
         if (why := self.ended()) is not None:
             self.gone = True
             text = say("At {where}: {why}.", where=where, why=why)

@@ -130,6 +130,8 @@ class LiveView:
 
     def line(self, snapshot: "Snapshot") -> str:
         """Return one plain line."""
+        from qwenops.bench.words import verdict_word
+
         return self._terminal.said(
             say(
                 "{clock}  {segment}  {done} done, {failed} failed, {in_flight} in flight, {rate:.2f} requests/s, "
@@ -142,7 +144,7 @@ class LiveView:
                 rate=snapshot.achieved_rate,
                 ttft=seconds_text(median(snapshot.recent_ttft_s)),
                 e2e=seconds_text(median(snapshot.recent_e2e_s)),
-                verdict=snapshot.validity.verdict.value,
+                verdict=verdict_word(snapshot.validity.verdict.value),
             )
         )
 
@@ -272,7 +274,10 @@ def _append_bars(drawing: Any, line: str, shown: Sequence[float], limit: float |
 
 def part_of(snapshot: "Snapshot") -> Text:
     """Say which part of the run is under way."""
-    where = f"{snapshot.target}: {snapshot.segment}" if snapshot.target else snapshot.segment
+    from qwenops.bench.words import part_word
+
+    part = part_word(snapshot.segment)
+    where = say("{target}: {part}", target=snapshot.target, part=part) if snapshot.target else part
     return say("{part} (warm-up)", part=where) if snapshot.phase.value == "warmup" else say("{part}", part=where)
 
 

@@ -13,6 +13,7 @@ from qwenops.bench.report.grouped import Group, groups_of, merged
 from qwenops.bench.report.raw import raw_data
 from qwenops.bench.report.verbs import verb_blocks
 from qwenops.bench.stats import Summary
+from qwenops.bench.words import part_word
 from qwenops.errors import ConfigError
 from qwenops.page.document import Block, Cell, Column, Details, Notice, Page, Section, Table, Tone
 from qwenops.page.plot import Rule
@@ -209,7 +210,7 @@ def _latencies(groups: Sequence[Group], summaries: Sequence[Summary], rules: Map
     if len(groups) > 1:
         blocks.append(distributions.part_table(groups, summaries))
     tables: list[Block] = [
-        distributions.percentile_table(summary, say("Percentiles, {part}", part=group.name))
+        distributions.percentile_table(summary, say("Percentiles, {part}", part=part_word(group.name)))
         for group, summary in list(zip(groups, summaries, strict=True))[:MOST_TABLES]
     ]
     blocks += tables if len(tables) <= 1 else [Details(summary=say("All percentiles of each part"), blocks=tables)]

@@ -8,6 +8,7 @@ from qwenops.bench.definitions import METRICS, Metric
 from qwenops.bench.report.figures import NONE, quantity, seconds
 from qwenops.bench.report.grouped import MOST_GROUPS, Group
 from qwenops.bench.stats import PERCENTILES, Distribution, Estimate, Summary
+from qwenops.bench.words import part_word
 from qwenops.page.document import Block, Cell, Column, Details, Figure, Paragraph, Table, Tone
 from qwenops.page.plot import Axis, Bars, Chart, Line, Panel, Rule
 from qwenops.text import say
@@ -72,7 +73,7 @@ def part_table(groups: Sequence[Group], summaries: Sequence[Summary]) -> Table:
         failed = summary.counts.failed
         rows.append(
             [
-                group.name,
+                part_word(group.name),
                 Cell(text=f"{summary.counts.ok:,}", order=summary.counts.ok),
                 Cell(text=f"{failed:,}", order=failed, tone=Tone.BAD if failed else Tone.PLAIN),
                 Cell(text=quantity(rate, ""), order=rate),
@@ -93,7 +94,7 @@ def distribution_blocks(groups: Sequence[Group], rules: Mapping[str, Sequence[Ru
     shown = picked_groups(groups)
     for name in SHOWN:
         metric = METRICS[name]
-        values = [(group.name, _values(group, metric)) for group in shown]
+        values = [(part_word(group.name), _values(group, metric)) for group in shown]
         values = [(title, found) for title, found in values if found.size > 1]
         if values:
             blocks.append(_cumulative(metric, values, rules.get(name, ())))

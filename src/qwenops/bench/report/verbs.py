@@ -7,7 +7,6 @@ from typing import Any
 
 from qwenops.bench.compare import blocks_of
 from qwenops.bench.conclusion import Conclusion
-from qwenops.bench.definitions import METRICS
 from qwenops.bench.drift import Kind, judge_drift, latency, memory_and_descriptors
 from qwenops.bench.drift import Series as Watched
 from qwenops.bench.drift import blocks_of as drift_blocks
@@ -16,6 +15,7 @@ from qwenops.bench.knee import Level, level_of
 from qwenops.bench.record import Phase
 from qwenops.bench.report.figures import seconds
 from qwenops.bench.segment import ClosedLoop, Driven
+from qwenops.bench.words import series_word
 from qwenops.page.document import Block, Figure, Tile
 from qwenops.page.plot import Axis, Band, Bar, Chart, Dots, Lane, Lanes, Line, Panel, Rule, Series
 from qwenops.page.ticks import number
@@ -244,24 +244,13 @@ def drift_figures(run: RecordedRun) -> list[Figure]:
         if all(map(math.isfinite, (trend.slope.low, trend.slope.high))):
             low, high = [min(pair) for pair in edges], [max(pair) for pair in edges]
             parts.append(Band(title=say("Its interval"), x=x, low=low, high=high, hue=1))
-        panels.append(Panel(y=Axis(title=NAMES.get(each.name, each.name), unit=unit), series=parts, height=110))
+        panels.append(Panel(y=Axis(title=series_word(each.name), unit=unit), series=parts, height=110))
     if not panels:
         return []
     axis = Axis(title=say("Time since the beginning"), scale="time", low=0.0)
     title = say("What hours of the same load did")
     caption = say("Each dot is a twentieth of the time. From zero, so that small changes look small.")
     return [Figure(title=title, plot=Chart(x=axis, panels=panels), caption=caption)]
-
-
-NAMES: Mapping[str, Text] = {
-    "server_rss_bytes": say("Memory of the server (RSS)"),
-    "server_pss_bytes": say("Memory of the server (PSS)"),
-    "server_descriptors": say("Open descriptors of the server"),
-    "cgroup_memory_bytes": say("Memory of its control group"),
-    _ENGINE_MEMORY: say("Memory of the engine"),
-    "ttft": METRICS["ttft"].title,
-    "e2e": METRICS["e2e"].title,
-}
 
 
 def startup_figure(data: Mapping[str, Any]) -> Figure | None:

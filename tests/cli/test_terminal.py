@@ -12,7 +12,7 @@ import pytest
 
 from qwenops.cli.demo import Stage
 from qwenops.cli.help import wrapped
-from qwenops.cli.terminal import Terminal, aligned, cell_width, printable
+from qwenops.cli.terminal import Terminal, aligned, cell_width, fitting, printable
 from qwenops.errors import QwenOpsError
 from qwenops.text import say
 
@@ -118,3 +118,14 @@ def test_commands_are_shown_as_they_can_be_typed(tmp_path: Path, capsys: pytest.
     assert called.program == "qwenops"
     called.tell(say("Run `qwenops list`."))
     assert capsys.readouterr().err == "Run `qwenops list`.\n"
+
+
+def test_a_table_too_wide_for_the_terminal_is_turned_and_not_torn() -> None:
+    titles = ["part", *(f"heading {number}" for number in range(10))]
+    rows = [["load", *(f"{number}.00 ms" for number in range(10))]]
+    assert fitting(titles, rows, 200) == (titles, rows)
+    head, turned = fitting(titles, rows, 80)
+    assert list(head) == ["part", "load"]
+    assert list(turned[3]) == ["heading 3", "3.00 ms"]
+    many = rows * 30
+    assert fitting(titles, many, 80) == (titles, many)

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import os
+import socket
 from dataclasses import replace
 from typing import Any
 
@@ -498,6 +499,16 @@ class TestWhatGoesWrong:
             with pytest.raises(EngineUnavailableError):
                 await answer(engine)
             await engine.aclose()
+
+    async def test_a_name_that_nobody_knows_is_said_without_words_about_tls(self) -> None:
+        import aiohttp
+        from aiohttp.client_reqrep import ConnectionKey
+
+        key = ConnectionKey("nosuch.invalid", 80, False, True, None, None, None)
+        unknown = aiohttp.ClientConnectorError(key, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+        found = Remote(api_url("http://nosuch.invalid")).failure(unknown)
+        assert "cannot be reached: Name or service not known" in str(found.message)
+        assert "ssl" not in str(found.message)
 
     @pytest.mark.parametrize("number", [errno.EMFILE, errno.EADDRNOTAVAIL])
     async def test_a_client_without_a_connection_left_blames_itself(

@@ -83,7 +83,7 @@ class Terminal:
         titles = [self.said(heading) for heading in headings]
         cells = [[str(translate_text(cell, self.translate)) for cell in row] for row in rows]
         if sys.stdout.isatty():
-            self._show_rich_table(titles, cells)
+            self._show_rich_table(*fitting(titles, cells, self.console(sys.stdout).width))
         else:
             for line in aligned([titles, *cells]):
                 print(line)
@@ -95,7 +95,7 @@ class Terminal:
             print(line)
         sys.stdout.flush()
 
-    def _show_rich_table(self, titles: list[str], cells: list[list[str]]) -> None:
+    def _show_rich_table(self, titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
         from rich import box
         from rich.table import Table
         from rich.text import Text as RichText
@@ -170,6 +170,24 @@ class Terminal:
         if as_json:
             body = {"code": error.code, "exit_code": error.exit_code, "message": message, "hint": hint}
             self.show_json("qwenops.error/1", {"error": body})
+
+
+def fitting(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], columns: int
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Return a table, or, where a terminal of so many columns has no room for it, the same with its sides exchanged."""
+    if not rows or _table_width([titles, *rows]) <= columns:
+        return titles, rows
+    first, *others = zip(titles, *rows, strict=True)
+    return (first, others) if _table_width([first, *others]) <= columns else (titles, rows)
+
+
+def _table_width(rows: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(cell_width, column)) + _COLUMN_GAP for column in zip(*rows, strict=True))
+
+
+_COLUMN_GAP = 2
+"""Columns of a terminal between two of a table."""
 
 
 def cell_width(text: str) -> int:

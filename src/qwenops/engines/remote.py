@@ -295,7 +295,9 @@ class Remote:
                 say("This machine cannot open one more connection: {reason}.", reason=os.strerror(number)),
                 hint=say("Raise the limit of open files (`ulimit -n`), or ask with fewer connections."),
             )
-        reason = os.strerror(number) if isinstance(number, int) and number > 0 else str(error)
+        # aiohttp's own words name TLS even where none was asked for.
+        why = getattr(getattr(error, "os_error", None), "strerror", None) or str(error)
+        reason = os.strerror(number) if isinstance(number, int) and number > 0 else why
         return EngineUnavailableError(
             say("{url} cannot be reached: {reason}.", url=self.url, reason=reason),
             hint=say("Check that the server runs and listens at this address."),

@@ -43,3 +43,10 @@ def test_chunks_that_stand_for_tokens_are_called_chunks() -> None:
     assert isinstance(overview_table("x", [counted]).rows[0][4], float)
     assert "chunks/s" in str(rate_facts(guessed))
     assert "chunks/s" not in str(rate_facts(counted))
+
+
+def test_the_sentence_claims_no_median_that_the_table_refuses() -> None:
+    few, enough = (summarise(driven([answer(at_s=at) for at in range(number)])) for number in (3, 10))
+    assert few.distributions["ttft"].p50.value is None
+    assert "(means: too few for medians)" in summary_sentence(few)
+    assert "(medians)" in summary_sentence(enough)

@@ -504,7 +504,7 @@ class TestWhatGoesWrong:
         import aiohttp
         from aiohttp.client_reqrep import ConnectionKey
 
-        key = ConnectionKey("nosuch.invalid", 80, False, True, None, None, None)
+        key = ConnectionKey("nosuch.invalid", 80, False, True, None, None, None)  # noqa: FBT003 -- its fields have no defaults
         unknown = aiohttp.ClientConnectorError(key, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
         found = Remote(api_url("http://nosuch.invalid")).failure(unknown)
         assert "cannot be reached: Name or service not known" in str(found.message)

@@ -185,13 +185,14 @@ def summary_sentence(summary: Summary) -> Text:
         written = say("{number} chunks a second (the server did not count its tokens)", number=show_number(tokens))
     return say(
         "{segment}: {ok} of {sent} requests had a good answer, {rate} a second; the first token came after {ttft} "
-        "and the whole answer after {e2e} (medians), {written} in all.",
+        "and the whole answer after {e2e} ({which}), {written} in all.",
         segment=part_word(summary.segment),
         ok=counts.ok,
         sent=counts.sent,
         rate=show_number(summary.rates.get("completed_rate") or 0.0),
         ttft=show_s(_middle(summary, "ttft")) or "-",
         e2e=show_s(_middle(summary, "e2e")) or "-",
+        which=say("medians") if _has_medians(summary) else say("means: too few for medians"),
         written=written,
     )
 
@@ -286,10 +287,17 @@ def _milliseconds(latency: Distribution | None) -> Mapping[str, float | None]:
     return {name: None if value is None else value * 1000 for name, value in seconds.items()}
 
 
+def _has_medians(summary: Summary) -> bool:
+    found = [each for name in ("ttft", "e2e") if (each := summary.distributions.get(name)) is not None]
+    return all(each.p50.value is not None for each in found)
+
+
 def _middle(summary: Summary, name: str) -> float | None:
-    """Return the median, or the mean where there are too few for one."""
+    """Return the median, or the mean where the table gives no median because there are too few answers."""
     found = summary.distributions.get(name)
-    return None if found is None else found.mean if found.p50.value is None else found.p50.value
+    if found is None:
+        return None
+    return found.p50.value if _has_medians(summary) else found.mean
 
 
 def _known(summary: Summary, name: str, percentile: int) -> str | None:

@@ -374,3 +374,24 @@ def test_every_measurement_has_the_flags_that_every_measurement_has(qwenops: Run
         page = qwenops("bench", verb, "--help").out
         missing[verb] = [flag for flag in ("--json", "--out", "--model", "--runs") if flag not in page]
     assert not any(missing.values()), missing
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("load", FAST, "--workload", "jsonl:missing.jsonl"), "missing.jsonl"),
+        (("load", FAST, "--workload", "nonsense"), "nonsense"),
+        (("load", FAST, "--rate", "1", "--users", "2"), "Both a rate"),
+        (("soak", FAST, "--rate", "1", "--users", "2"), "Both a rate"),
+        (("load", FAST, "--slo", "nonsense"), "nonsense"),
+        (("slo", FAST), "no objective"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_said_first_and_leaves_no_folder(
+    qwenops: Run, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    ran = qwenops("bench", *words, "--runs", tmp_path / "runs")
+    assert ran.code == 2
+    assert said in ran.err
+    assert "Measuring this client" not in ran.err
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())

@@ -41,7 +41,7 @@ SUMMARY_FILE = "summary.json"
 
 JournalName = Literal["requests", "segments", "host", "engine"]
 
-_LOCK = ".lock"
+LOCK_FILE = ".lock"
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 256 * 1024
 _BLOCK_BYTES = 64 * 1024
@@ -556,7 +556,7 @@ def _locked(path: Path) -> contextlib.ExitStack:
     stack = contextlib.ExitStack()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        taken = stack.enter_context(held_if_free(path / _LOCK))
+        taken = stack.enter_context(held_if_free(path / LOCK_FILE))
     except OSError as error:
         if error.errno in _FULL:
             raise _disk_full(path, _RESERVE_BYTES) from error

@@ -10,6 +10,7 @@ from typing import Any
 from qwenops.bench.backlog import GROWTH, backlog_of
 from qwenops.bench.conclusion import Conclusion, Outcome
 from qwenops.bench.objective import Slo, judge, parse_slo, verdict_data
+from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Phase
 from qwenops.bench.run import Run
 from qwenops.bench.schedule import arrivals
@@ -48,14 +49,23 @@ async def load(run: Run, *, users: Sequence[int] = ()) -> Conclusion:
     return concluded(run, [each for each in drivens if each.records or each.dropped], slo)
 
 
-def segments_of(run: Run, users: Sequence[int] = ()) -> list[Segment]:
-    """Return what is to be sent: an open loop, or closed ones."""
-    options, arrivals_ns = run.options, run.workload.arrivals_ns
+def check_loop(options: BenchOptions, users: Sequence[int] = ()) -> None:
+    """Make sure that there is one loop, open or closed.
+
+    Raises:
+        ConfigError: A rate and callers were asked for at the same time.
+    """
     if options.rate is not None and (users or options.users is not None):
         raise ConfigError(
             say("Both a rate and a number of users were given."),
             hint=say("Give --rate for an open loop, or --users for a closed one."),
         )
+
+
+def segments_of(run: Run, users: Sequence[int] = ()) -> list[Segment]:
+    """Return what is to be sent: an open loop, or closed ones."""
+    options, arrivals_ns = run.options, run.workload.arrivals_ns
+    check_loop(options, users)
     if options.rate is None and not users and options.users is None and arrivals_ns is not None:
         return [_replayed(run, arrivals_ns)]
     duration_s = options.duration_s

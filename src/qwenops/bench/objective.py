@@ -148,6 +148,19 @@ class SloVerdict:
     more_requests: int | None
 
 
+def objective_of(text: str) -> Slo:
+    """Read an objective that must be there.
+
+    Raises:
+        ConfigError: There is none, or it cannot be read.
+    """
+    if not text.strip():
+        raise ConfigError(
+            say("There is no objective to judge by."), hint=say("Give one, for example --slo 'ttft p95 < 2s'.")
+        )
+    return parse_slo(text)
+
+
 def parse_slo(text: str) -> Slo:
     """Read an objective such as `ttft p95 < 2s, errors < 1%`.
 

@@ -8,7 +8,7 @@ at the last moment at which nothing was in flight (`rewind.py`), and equals one 
 import asyncio
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,10 @@ from qwenops.errors import RunFolderError
 from qwenops.text import Text, say
 
 
+def _silent() -> None:
+    """Say nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
     """How a run is opened, besides what is measured."""
@@ -47,6 +51,8 @@ class Opening:
     """As it was typed, for the manifest; must hold no secret."""
     calibrate_s: float = 3.0
     """How long the client measures itself first; never in virtual time."""
+    announce: Callable[[], None] = _silent
+    """Is called before the client measures itself."""
     tick_s: float = 0.5
     """How often the listener is told."""
     stop: asyncio.Event | None = None
@@ -167,6 +173,12 @@ def read_past(path: Path) -> Past:
         ),
         last_seen_ns=last_seen_ns(path),
     )
+
+
+def salt_of(new: Mapping[str, Any], opening: Opening) -> str:
+    """Return the salt of the prompts: that of the run that is continued, else a new one."""
+    path = opening.resume_from
+    return str(new["salt"] if path is None else read_manifest(path)["salt"])
 
 
 def open_folder(

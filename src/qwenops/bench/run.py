@@ -5,11 +5,13 @@ conclusion = finish(run, await load(run))
 """
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from qwenops.bench.calibrate import calibrate
@@ -17,18 +19,19 @@ from qwenops.bench.clock import Clock, running_clock
 from qwenops.bench.collect.collector import Collector
 from qwenops.bench.conclusion import EXIT_INVALID, EXIT_UNANSWERED, Conclusion, Finding, Outcome, conclusion_data
 from qwenops.bench.conclusion import SCHEMA as SUMMARY_SCHEMA
-from qwenops.bench.folder import RunFolder
+from qwenops.bench.folder import LOCK_FILE, MANIFEST_FILE, RunFolder, read_lines
 from qwenops.bench.manifest import new_manifest
 from qwenops.bench.measurement import Listen, Run, Snapshot, ignore
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import NS_PER_S
-from qwenops.bench.resume import PAST_VALIDITY, Opening, check_workload, mark_gap, open_folder
+from qwenops.bench.resume import PAST_VALIDITY, Opening, Past, check_workload, mark_gap, open_folder, salt_of
 from qwenops.bench.rewind import forgets
 from qwenops.bench.spawned import unless_stopped
 from qwenops.bench.target import Target
 from qwenops.bench.validity import Calibration, ClientWatch, Verdict, bias_sentence, validity_data, validity_of
 from qwenops.bench.words import outcome_word, verdict_word
 from qwenops.bench.workload import Workload, cache_sentence, open_workload
+from qwenops.errors import ConfigError
 from qwenops.text import Text, say
 
 __all__ = [
@@ -79,9 +82,10 @@ async def begin(
     clock, opening = clock or running_clock(), opening or Opening()
     async with AsyncExitStack() as stack:
         new = new_manifest(verb, targets, options, clock, opening.command)
+        workload = workload or open_workload(options, salt=salt_of(new, opening))  # what is wrong with it is said first
         folder, manifest, past = open_folder(new, options, opening, forgetful=forgets(targets))
+        stack.push(partial(_leave_nothing, folder.path, new=past is None))
         stack.callback(folder.close)
-        workload = workload or open_workload(options, salt=manifest["salt"])
         check_workload(manifest, workload.facts)
         quiet = clock.virtual or opening.calibrate_s <= 0
         separate = all(each.kind in SEPARATE for each in targets.values())
@@ -93,9 +97,7 @@ async def begin(
         run = Run(verb, targets, options, clock=clock, folder=folder, workload=workload, watch=watch, past=past)
         run.stop = opening.stop or run.stop
         stack.callback(run.close)
-        _recall(run, manifest)
-        if past is not None:
-            mark_gap(folder, manifest, past, clock)
+        _recall(run, manifest, past)
         manifest["workload"] = {"name": workload.name, **workload.facts}
         folder.write_manifest(manifest)
         try:
@@ -111,11 +113,23 @@ async def begin(
             folder.write_manifest(manifest | _ending(run))
 
 
-def _recall(run: Run, manifest: Mapping[str, Any]) -> None:
+def _leave_nothing(path: Path, _kind: Any, error: BaseException | None, _trace: Any, *, new: bool) -> None:
+    """Take the folder of a new run away where the command was wrong, before anything was sent."""
+    if not new or not isinstance(error, ConfigError) or next(read_lines(path, "segments"), None) is not None:
+        return
+    with contextlib.suppress(OSError):
+        for name in (MANIFEST_FILE, LOCK_FILE, "host.jsonl", "engine.jsonl"):
+            (path / name).unlink(missing_ok=True)
+        path.rmdir()
+
+
+def _recall(run: Run, manifest: dict[str, Any], past: Past | None) -> None:
     """Let a run know what its earlier sittings knew."""
     run.noticing.recall(manifest.get("notices", ()))
     if PAST_VALIDITY in manifest:
         run.watch.recall(validity_of(manifest[PAST_VALIDITY]))
+    if past is not None:
+        mark_gap(run.folder, manifest, past, run.clock)
 
 
 def finish(run: Run, conclusion: Conclusion) -> Conclusion:
@@ -182,6 +196,7 @@ async def _calibrated(
     clock: Clock, opening: Opening, folder: RunFolder, manifest: Mapping[str, Any], *, over_http: bool
 ) -> Calibration | None:
     """Measure the client; None when the run is stopped meanwhile. Whatever goes wrong, the folder says so."""
+    opening.announce()
     try:
         work = calibrate(clock, opening.calibrate_s, over_http=over_http)
         return await unless_stopped(opening.stop or asyncio.Event(), work)

@@ -22,7 +22,7 @@ from qwenops.bench.objective import (
     SloVerdict,
     alpha_spent,
     judge,
-    parse_slo,
+    objective_of,
     verdict_data,
 )
 from qwenops.bench.options import BenchOptions
@@ -32,7 +32,6 @@ from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.tables import clause_table
 from qwenops.bench.window import answers_of, answers_per_s
 from qwenops.bench.words import outcome_word
-from qwenops.errors import ConfigError
 from qwenops.options import format_seconds, show_number
 from qwenops.text import Text, say
 
@@ -396,11 +395,7 @@ async def slo(
         ConfigError: There is no objective, or it cannot be read.
     """
     options = run.options
-    if not options.slo.strip():
-        raise ConfigError(
-            say("There is no objective to judge by."), hint=say("Give one, for example --slo 'ttft p95 < 2s'.")
-        )
-    objective = parse_slo(options.slo)
+    objective = objective_of(options.slo)
     warmup = 1 if options.warmup is None else options.warmup
     if warmup:
         await run.drive(

@@ -92,9 +92,11 @@ def stress(ctx: click.Context, /, target: str, users_text: str, under: tuple[str
 @click.pass_context
 def slo(ctx: click.Context, /, target: str, **asked: Any) -> None:
     """Find the capacity."""
+    from qwenops.bench.objective import objective_of
     from qwenops.bench.slo import slo as act
 
     options, tell = bench_options(ctx), ctx.ensure_object(Terminal).tell
+    objective_of(options.slo)
     wanted = Wanted(verb="slo", targets={"": target}, options=options, **asked)
     measure(ctx, wanted, lambda run: act(run, budget_s=options.duration_s, announce=tell))
 

@@ -78,10 +78,12 @@ def latency(ctx: click.Context, /, target: str, **asked: Any) -> None:
 @click.pass_context
 def load(ctx: click.Context, /, target: str, users_text: str, **asked: Any) -> None:
     """Load it."""
+    from qwenops.bench.load import check_loop
     from qwenops.bench.load import load as act
 
     users = ladder(users_text)
     options = bench_options(ctx, **({"users": users[0]} if len(users) == 1 else {}))
+    check_loop(options, users)
     wanted = Wanted(verb="load", targets={"": target}, options=options, **asked)
     measure(ctx, wanted, lambda run: act(run, users=users) if len(users) > 1 else act(run))
 
@@ -103,6 +105,9 @@ def load(ctx: click.Context, /, target: str, users_text: str, **asked: Any) -> N
 @click.pass_context
 def soak(ctx: click.Context, /, target: str, **asked: Any) -> None:
     """Load it for long."""
+    from qwenops.bench.load import check_loop
     from qwenops.bench.soak import soak as act
 
-    measure(ctx, Wanted(verb="soak", targets={"": target}, options=bench_options(ctx), **asked), act)
+    options = bench_options(ctx)
+    check_loop(options)
+    measure(ctx, Wanted(verb="soak", targets={"": target}, options=options, **asked), act)

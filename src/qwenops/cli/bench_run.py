@@ -312,12 +312,11 @@ async def _measured(ctx: click.Context, terminal: Terminal, wanted: Wanted, act:
         resume_from=wanted.resume,
         command=wanted.command,
         calibrate_s=wanted.calibrate_s,
+        announce=lambda: terminal.tell(say("Measuring this client first ...")),
         stop=asyncio.Event(),
     )
     async with AsyncExitStack() as stack:
         targets = await stack.enter_async_context(opened_targets(ctx, terminal, wanted))
-        if wanted.calibrate_s and not wanted.virtual:
-            terminal.tell(say("Measuring this client first ..."))
         stack.enter_context(view.showing())
         stack.enter_context(stopping(opening.stop or asyncio.Event()))
         run = await stack.enter_async_context(

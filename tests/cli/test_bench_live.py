@@ -113,6 +113,7 @@ def test_numbers_are_written_for_reading() -> None:
     assert [seconds_text(each) for each in (None, 0.012, 0.91, 12.34)] == ["-", "12 ms", "0.91 s", "12.3 s"]
     assert [clock_text(each) for each in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
     assert part_of(snapshot(phase=Phase.WARMUP, target="A")) == "A: users=4 (warm-up)"
+    assert part_of(snapshot(phase=Phase.WARMUP, segment="warm-up")) == "warm-up"
 
 
 def test_what_the_host_does_not_tell_has_no_bar() -> None:

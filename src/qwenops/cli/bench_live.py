@@ -278,7 +278,10 @@ def part_of(snapshot: "Snapshot") -> Text:
 
     part = part_word(snapshot.segment)
     where = say("{target}: {part}", target=snapshot.target, part=part) if snapshot.target else part
-    return say("{part} (warm-up)", part=where) if snapshot.phase.value == "warmup" else say("{part}", part=where)
+    told = snapshot.segment == "warm-up"  # its name says it
+    if snapshot.phase.value == "warmup" and not told:
+        return say("{part} (warm-up)", part=where)
+    return say("{part}", part=where)
 
 
 def seconds_text(seconds: float | None) -> str:

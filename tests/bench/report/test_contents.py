@@ -315,3 +315,10 @@ def test_a_folder_becomes_a_report_beside_its_journals(tmp_path: Path) -> None:
     html = report.read_text("utf-8")
     assert html.startswith('<!doctype html>\n<html lang="zh-CN"')
     assert f"{len(found.records)}" in html
+
+
+def test_a_percentile_that_is_not_known_has_no_riddle_in_its_tile() -> None:
+    run = runs.RUNS["load"]()
+    few = replace(run.drivens[0], records=[each for each in run.drivens[0].records if each.failure is None][:20])
+    tiles = next(block for block in report_page(replace(run, drivens=[few])).head if isinstance(block, Tiles))
+    assert {tile.name: tile.detail for tile in tiles.tiles}["First token, median"] == "too few answers for p95"

@@ -9,7 +9,7 @@ from qwenops.bench.conclusion import Conclusion, Finding, Outcome, uncrossed
 from qwenops.bench.continuing import how_to_continue
 from qwenops.bench.folder import RecordedRun
 from qwenops.bench.objective import SloVerdict
-from qwenops.bench.report.figures import NONE, percent, quantity, seconds
+from qwenops.bench.report.figures import percent, quantity, seconds
 from qwenops.bench.report.verbs import verb_tiles
 from qwenops.bench.stats import Summary
 from qwenops.bench.validity import Verdict
@@ -270,9 +270,9 @@ def _latency(summary: Summary, name: str, title: Text) -> Tile | None:
     found = summary.distributions.get(name)
     if found is None:
         return None
-    p95 = found.p95
-    high = seconds(p95.value) if p95.value is not None else p95.note or NONE
-    return Tile(name=title, value=seconds(found.p50.value), detail=say("p95 {high}", high=high))
+    high = found.p95.value
+    detail = say("too few answers for p95") if high is None else say("p95 {high}", high=seconds(high))
+    return Tile(name=title, value=seconds(found.p50.value), detail=detail)
 
 
 def _tokens(summary: Summary) -> Tile | None:

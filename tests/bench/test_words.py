@@ -4,7 +4,7 @@ import pytest
 
 from qwenops.bench.conclusion import Outcome
 from qwenops.bench.validity import Verdict
-from qwenops.bench.words import listed, outcome_word, part_word, series_word, verdict_word
+from qwenops.bench.words import listed, measure_word, outcome_word, part_word, series_word, verdict_word
 from qwenops.text import Text
 
 
@@ -32,3 +32,10 @@ def test_names_that_nobody_knows_stay() -> None:
     assert series_word("server_rss_bytes") == "Memory of the server (RSS)"
     assert listed([]) == ""
     assert listed(["a", "b", "c"]) == "a, b, c"
+
+
+def test_figures_are_called_as_people_call_them() -> None:
+    assert measure_word("ttft mean") == "TTFT mean"
+    assert measure_word("e2e p50") == "E2E median"
+    assert measure_word("e2e p95") == "E2E p95"
+    assert "_" not in measure_word("output_tokens_per_s")

@@ -90,3 +90,14 @@ def listed(words: Sequence[str]) -> str:
     for each in words[1:]:
         found = say("{words}, {word}", words=found, word=each)
     return found
+
+
+def measure_word(text: str) -> str:
+    """Return what a figure such as `ttft mean` is called: times by their abbreviations, rates by their titles."""
+    name, _, statistic = text.partition(" ")
+    if not statistic:
+        return METRICS[name].title if name in METRICS else text
+    return say("{metric} {statistic}", metric=name.upper(), statistic=_STATISTICS.get(statistic, statistic))
+
+
+_STATISTICS: Mapping[str, Text] = {"mean": say("mean"), "p50": say("median")}

@@ -91,6 +91,9 @@ def test_a_server_that_was_started_here_is_named_by_its_command() -> None:
     page = report_page(run)
     assert page.title == "Start-up: llama-server -m a.gguf"
     assert page.subtitle.startswith("llama-server -m a.gguf")
+    long = {"command": f"/usr/bin/python3 -m qwenops serve random:0.6b --port '{{port}}' {'--x ' * 40}"}
+    page = report_page(replace(run, summary={**run.summary, "data": {**run.summary["data"], **long}}))
+    assert page.title == "Start-up: qwenops serve random:0.6b --port {port}…"
 
 
 @pytest.mark.parametrize("verb", runs.RUNS)

@@ -127,7 +127,8 @@ def _judged(
 def _title(run: RecordedRun) -> Text:
     verb = str(run.manifest.get("verb", ""))
     targets = list(run.manifest.get("targets", {}).values())
-    models = list(dict.fromkeys(str(each.get("model") or each.get("text")) for each in targets)) or facts.launched(run)
+    models = list(dict.fromkeys(str(each.get("model") or each.get("text")) for each in targets))
+    models = models or [facts.short_command(each) for each in facts.launched(run)]
     title = TITLES.get(verb, verb)
     return say("{verb}: {models}", verb=title, models=" / ".join(models)) if models else say("{verb}", verb=title)
 

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from qwenops.bench.conclusion import Outcome, uncrossed
@@ -18,6 +19,8 @@ from qwenops.page.ticks import number
 from qwenops.text import Text, say
 
 _SHOWN_MESSAGES = 3
+_SHORT = 40
+"""Characters of a command in a title."""
 _OWN = frozenset(
     {
         "schema",
@@ -60,7 +63,16 @@ def machine_line(manifest: Mapping[str, Any]) -> Text | str:
 def launched(run: RecordedRun) -> list[str]:
     """Return the command of the server that the run itself started; nothing where it started none."""
     command = run.summary.get("data", {}).get("command")
-    return [str(command)] if command else []
+    return [str(command).replace("'{port}'", "{port}")] if command else []
+
+
+def short_command(command: str) -> str:
+    """Return what a command starts, as a title may call it."""
+    words = command.replace("'{port}'", "{port}").split()
+    if words[1:2] == ["-m"] and Path(words[0]).name.startswith("python"):
+        words = words[2:]
+    name = " ".join([Path(words[0]).name, *words[1:]]) if words else ""
+    return name if len(name) <= _SHORT else f"{name[: _SHORT - 1].rstrip()}…"
 
 
 def _energy(run: RecordedRun) -> dict[str, Any]:

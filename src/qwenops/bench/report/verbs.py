@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwenops.bench.compare import blocks_of
-from qwenops.bench.conclusion import Conclusion
+from qwenops.bench.conclusion import Conclusion, Outcome
 from qwenops.bench.drift import Kind, judge_drift, latency, memory_and_descriptors
 from qwenops.bench.drift import Series as Watched
 from qwenops.bench.drift import blocks_of as drift_blocks
 from qwenops.bench.folder import RecordedRun
-from qwenops.bench.knee import Level, level_of
+from qwenops.bench.knee import Level, level_of, still_grows
 from qwenops.bench.record import Phase
 from qwenops.bench.report.figures import seconds
 from qwenops.bench.segment import ClosedLoop, Driven
-from qwenops.bench.words import series_word
+from qwenops.bench.words import measure_word, series_word
 from qwenops.page.document import Block, Figure, Tile
 from qwenops.page.plot import Axis, Band, Bar, Chart, Dots, Lane, Lanes, Line, Panel, Rule, Series
 from qwenops.page.ticks import number
@@ -47,19 +47,32 @@ def verb_tiles(data: Mapping[str, Any]) -> list[Tile]:
         if primary.get("low") is not None:
             low, high = f"{primary['low'] - 1:+.1%}", f"{primary['high'] - 1:+.1%}"
             interval = say("{low} to {high}", low=low, high=high)
-        name = say("{measure}, B against A", measure=primary["measure"])
+        name = say("{measure}, B against A", measure=measure_word(primary["measure"]))
         found.append(Tile(name=name, value=f"{primary['ratio'] - 1:+.1%}", detail=interval))
         found.append(Tile(name=say("Noise of a pair"), value=f"{primary['noise']:.1%}"))
     if data.get("capacity_per_s") is not None:
         low, high = number(data["capacity_low_per_s"]), number(data["capacity_high_per_s"])
-        interval = say("{low} to {high}", low=low, high=high)
+        interval = say("an estimate: {low} to {high}", low=low, high=high)
         found.append(
-            Tile(name=say("Objective kept up to"), value=f"{number(data['capacity_per_s'])} 1/s", detail=interval)
+            Tile(name=say("Limit seems to be at"), value=f"{number(data['capacity_per_s'])} 1/s", detail=interval)
         )
-        found.append(Tile(name=say("Advised"), value=f"{number(data['advised_per_s'])} 1/s"))
-    if data.get("knee_users") is not None:
+    if _is_proved(data):
+        rate, proved = f"{number(data['advised_per_s'])} 1/s", say("proved to keep the objective")
+        found.append(Tile(name=say("Advised"), value=rate, detail=proved))
+    if data.get("knee_users") is not None and not _unsaturated(data):
         found.append(Tile(name=say("Knee, in callers"), value=number(data["knee_users"])))
     return found
+
+
+def _is_proved(data: Mapping[str, Any]) -> bool:
+    """Tell whether the requests at the rate that is advised prove it."""
+    return data.get("advised_per_s") is not None and (data.get("proof") or {}).get("decision") == Outcome.PASS
+
+
+def _unsaturated(data: Mapping[str, Any]) -> bool:
+    """Tell whether the last step of a ladder still brought more."""
+    climbs = [_climb("", each["levels"], {}) for each in data.get("climbs") or ()]
+    return any(still_grows(each.per_s) for each in climbs)
 
 
 def comparison_figure(run: RecordedRun, data: Mapping[str, Any]) -> Figure | None:
@@ -70,7 +83,7 @@ def comparison_figure(run: RecordedRun, data: Mapping[str, Any]) -> Figure | Non
     pairs = _pairs(run)
     lanes = [
         Lane(
-            title=str(each["measure"]),
+            title=measure_word(str(each["measure"])),
             points=_ratios_of(pairs, str(each["measure"])),
             interval=None if each.get("low") is None else (each["low"], each["high"]),
             value=each["ratio"],
@@ -129,6 +142,7 @@ def knee_figure(run: RecordedRun, data: Mapping[str, Any]) -> Figure | None:
     rates: list[Series] = []
     stays: list[Series] = []
     rules = []
+    growing: list[str] = []
     most = max(climb.users[-1] for climb in climbs)
     for hue, climb in enumerate(climbs):
         name = climb.name or say("Measured")
@@ -139,7 +153,9 @@ def knee_figure(run: RecordedRun, data: Mapping[str, Any]) -> Figure | None:
             x = [(most * 1.2) ** (step / 80) for step in range(81)]
             title = say("Universal Scalability Law") if len(climbs) == 1 else ""
             rates.append(Line(title=title, x=x, y=[_usl(each, climb.law) for each in x], hue=hue, dashed=True))
-        if climb.law.get("knee_users") is not None:
+        grows = still_grows(climb.per_s)
+        growing += [name] if grows else []
+        if climb.law.get("knee_users") is not None and not grows:
             knee = climb.law["knee_users"]
             title = say("knee: {users}", users=number(knee)) if len(climbs) == 1 else climb.name
             rules.append(Rule(value=knee, title=title, bad=False))
@@ -155,7 +171,22 @@ def knee_figure(run: RecordedRun, data: Mapping[str, Any]) -> Figure | None:
             panels=panels,
             rules=rules,
         ),
-        caption=say("Whiskers are two standard errors."),
+        caption=_knee_caption(growing, single=len(climbs) == 1),
+    )
+
+
+def _knee_caption(growing: Sequence[str], *, single: bool) -> Text:
+    """Say what the whiskers are, and where no knee is drawn because none was reached."""
+    if not growing:
+        return say("Whiskers are two standard errors.")
+    if single:
+        return say(
+            "Whiskers are two standard errors. The last step still brought more: neither a knee nor a maximum was reached."
+        )
+    return say(
+        "Whiskers are two standard errors. The last step still brought more, and neither a knee nor a maximum was "
+        "reached, with: {names}.",
+        names=", ".join(growing),
     )
 
 
@@ -204,8 +235,8 @@ def objective_figure(data: Mapping[str, Any]) -> Figure | None:
         return None
     rules = [
         Rule(value=float(data[key]), title=title, bad=False)
-        for key, title in (("capacity_per_s", say("kept up to here")), ("advised_per_s", say("advised")))
-        if data.get(key) is not None
+        for key, title in (("capacity_per_s", say("limit, by estimate")), ("advised_per_s", say("advised")))
+        if data.get(key) is not None and (key != "advised_per_s" or _is_proved(data))
     ]
     dots = Dots(title="", x=[rate for rate, _ in loads], y=[share * 100 for _, share in loads], hue=0)
     panel = Panel(y=Axis(title=say("Requests that kept the objective"), unit="%", low=0.0, high=100.0), series=[dots])

@@ -9,7 +9,7 @@ QWENOPS_SERVE_DRAIN_TIMEOUT_S, the flag `--drain-timeout`. The file is `--config
 import dataclasses
 import json
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -225,6 +225,8 @@ def _from_file(path: Path, known: Mapping[str, Declared]) -> Iterator[tuple[str,
     origin = Origin(kind="file", where=str(path))
     tables = {each.key[:end] for each in known.values() for end in _dots(each.key)}
     for key, value in _leaves(read_toml(path), "", tables):
+        if key in tables:
+            raise _no_table(key, path, known)
         if key not in known:
             raise _unknown(key, [*known, *tables], str(path))
         yield key, (value, origin)
@@ -276,6 +278,14 @@ def _unknown(name: str, possible: list[str], where: str) -> ConfigError:
     return ConfigError(
         say("There is no option {name!r} ({where}).", name=name, where=where),
         hint=say("Did you mean {near}?", near=near[0]) if near else say("`qwenops config show` lists every option."),
+    )
+
+
+def _no_table(name: str, path: Path, known: Iterable[str]) -> ConfigError:
+    key = next(each for each in known if each.startswith(f"{name}.")).removeprefix(f"{name}.")
+    return ConfigError(
+        say("{name!r} is a table in {path}, and no value.", name=name, path=path),
+        hint=say("Write [{name}] on a line, and below it its options, such as {key} = ...", name=name, key=key),
     )
 
 

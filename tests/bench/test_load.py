@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,15 @@ def test_an_objective_is_judged(tmp_path: Path, bound: str, decision: str) -> No
     assert any(sentence.endswith(f"is judged {decision}.") for sentence in conclusion.sentences)
     attained = conclusion.data["segments"][0]["rates"]["attainment"]
     assert attained == (1.0 if decision == "PASS" else 0.0)
+    assert conclusion.exit_code == (0 if decision == "PASS" else 11)
+
+
+def test_an_objective_that_is_not_decided_is_no_failure_and_says_what_would_decide(tmp_path: Path) -> None:
+    conclusion, _ = measured(tmp_path, load, users=1, requests=10, slo="ttft p95 < 5s")
+    assert conclusion.exit_code == 0
+    assert any(
+        re.match(r"So many requests do not decide it; about \d+ more would", each) for each in conclusion.sentences
+    )
 
 
 def test_failures_are_counted_and_shown_by_class(tmp_path: Path) -> None:

@@ -395,3 +395,16 @@ def test_what_is_wrong_with_a_command_is_said_first_and_leaves_no_folder(
     assert said in ran.err
     assert "Measuring this client" not in ran.err
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_two_configurations_are_both_read_before_a_server_is_started(qwenops: Run, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    good.write_text('[model]\nname = "random:0.6b"\n')
+    bad.write_text('model = "random:0.6b"\n')
+    ran = qwenops("bench", "compare", good, bad, "--runs", tmp_path / "runs")
+    assert ran.code == 2
+    assert "'model' is a table in" in ran.err
+    assert "[model]" in ran.err
+    assert "name = " in ran.err
+    assert "Starting a server" not in ran.err
+    assert "There is no configuration file" in qwenops("bench", "compare", good, tmp_path / "none.toml").err

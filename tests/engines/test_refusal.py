@@ -132,3 +132,9 @@ def test_what_is_no_failure_is_none(data: dict[str, Any]) -> None:
 )
 def test_a_failure_within_an_answer_has_its_type(data: dict[str, Any], kind: type[QwenOpsError]) -> None:
     assert type(failure_within("http://h", data)) is kind
+
+
+def test_a_missing_key_is_told_with_the_names_of_its_variables() -> None:
+    hint = refused(401, {"error": {"message": "no key"}}).hint
+    assert "QWENOPS_ENGINE_API_KEY," in hint
+    assert "QWENOPS_ENGINE_API_KEY_FILE" in hint

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from qwenops.bench.backlog import GROWTH, backlog_of
-from qwenops.bench.conclusion import Conclusion, Outcome
-from qwenops.bench.objective import Slo, judge, parse_slo, verdict_data
+from qwenops.bench.conclusion import EXIT_MISSED, Conclusion, Outcome
+from qwenops.bench.objective import Slo, SloVerdict, judge, parse_slo, verdict_data
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Phase
 from qwenops.bench.run import Run
@@ -120,7 +120,7 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
     """Return what the segments of a load came to."""
     summaries = [summarise(each, bounds=slo.met if slo else None) for each in drivens]
     sentences: list[Text] = [summary_sentence(each) for each in summaries]
-    verdicts = []
+    verdicts, missed = [], False
     for driven, summary in zip(drivens, summaries, strict=True):
         behind = _behind(driven, summary)
         retry = retry_sentence(driven)
@@ -134,6 +134,7 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
                 timeout_s=run.options.timeout_s,
             )
             verdicts.append({"segment": summary.segment, **verdict_data(verdict)})
+            missed = missed or verdict.decision is Outcome.FAIL
             sentences.append(
                 say(
                     "{segment}: the objective '{objective}' is judged {decision}.",
@@ -142,6 +143,8 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
                     decision=outcome_word(verdict.decision),
                 )
             )
+            if verdict.decision is Outcome.UNDECIDED:
+                sentences.append(_undecided(verdict))
     sentences += ramp_sentences(summaries)
     tables = [overview_table(say("Load"), summaries)]
     tables += [detail_table(say("Latencies: {part}", part=part_word(each.segment)), each) for each in summaries]
@@ -152,9 +155,20 @@ def concluded(run: Run, drivens: Sequence[Driven], slo: Slo | None) -> Conclusio
     return Conclusion(
         outcome=Outcome.DONE,
         sentences=tuple(sentences),
+        exit_code=EXIT_MISSED if missed else 0,
         tables=(*tables, *((failures,) if failures else ())),
         data=data,
     )
+
+
+def _undecided(verdict: SloVerdict) -> Text:
+    """Say that no decision is no failure, and what would make one."""
+    if verdict.more_requests:
+        return say(
+            "So many requests do not decide it; about {more} more would. Until then the exit code is 0.",
+            more=verdict.more_requests,
+        )
+    return say("So many requests do not decide it: it is too close. The exit code is 0.")
 
 
 def _replayed(run: Run, arrivals_ns: Sequence[int]) -> Segment:

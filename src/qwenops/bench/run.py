@@ -17,7 +17,15 @@ from typing import Any
 from qwenops.bench.calibrate import calibrate
 from qwenops.bench.clock import Clock, running_clock
 from qwenops.bench.collect.collector import Collector
-from qwenops.bench.conclusion import EXIT_INVALID, EXIT_UNANSWERED, Conclusion, Finding, Outcome, conclusion_data
+from qwenops.bench.conclusion import (
+    EXIT_INVALID,
+    EXIT_MISSED,
+    EXIT_UNANSWERED,
+    Conclusion,
+    Finding,
+    Outcome,
+    conclusion_data,
+)
 from qwenops.bench.conclusion import SCHEMA as SUMMARY_SCHEMA
 from qwenops.bench.folder import LOCK_FILE, MANIFEST_FILE, RunFolder, read_lines
 from qwenops.bench.manifest import new_manifest
@@ -161,6 +169,9 @@ def finish(run: Run, conclusion: Conclusion) -> Conclusion:
             say("So there is no verdict; it would have been {outcome}.", outcome=outcome_word(conclusion.outcome))
         )
         conclusion = replace(conclusion, outcome=Outcome.INVALID, exit_code=EXIT_INVALID)
+    if validity.verdict is Verdict.INVALID and conclusion.exit_code == EXIT_MISSED:
+        warnings.append(say("So it does not show that the objective is missed."))
+        conclusion = replace(conclusion, exit_code=EXIT_INVALID)
     bias = bias_sentence(validity)
     conclusion = replace(conclusion, sentences=(*warnings, *conclusion.sentences, *(() if bias is None else (bias,))))
     _write_summary(run, conclusion)

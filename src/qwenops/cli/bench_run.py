@@ -22,6 +22,7 @@ from qwenops.cli.bench_live import view_for
 from qwenops.cli.flags import json_flag, option_flags, settings
 from qwenops.cli.help import Flag, Operand, Verb
 from qwenops.cli.terminal import NAME, Terminal
+from qwenops.config import load
 from qwenops.errors import ConfigError
 from qwenops.options import show_number
 from qwenops.text import say
@@ -407,6 +408,9 @@ async def opened_targets(
     from qwenops.cli.bench_local import local_opener
 
     made = settings(ctx)
+    for text in wanted.targets.values():
+        if text.endswith(CONFIGURATION):  # each is right before the first server is started
+            load(environ=terminal.environ, file=Path(text))
     keys = keys_of(wanted.targets, made.engine.api_key, made.bench.second_api_key)
     found: dict[str, Target] = {}
     async with AsyncExitStack() as stack:
@@ -446,11 +450,6 @@ async def _served(terminal: Terminal, file: str) -> AsyncIterator[str]:
     """Serve what a configuration file says, on a free port of this machine, and yield the address."""
     from qwenops.bench.spawned import spawned_server
 
-    if not await asyncio.to_thread(Path(file).is_file):
-        raise ConfigError(
-            say("There is no configuration file {path}.", path=file),
-            hint=say("`qwenops config init` writes one with every option and its default."),
-        )
     argv = [
         *(sys.executable, "-m", NAME, "--config", file, "-q", "serve", "--host", "127.0.0.1", "--port", "{port}"),
         *("--log-destination", "off"),

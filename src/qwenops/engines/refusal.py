@@ -175,7 +175,10 @@ def _made(kind: type[QwenOpsError], message: str, said: Said) -> QwenOpsError:
 
 
 _HINTS: Mapping[type[QwenOpsError], str] = {
-    AuthenticationError: say("Give the key that the server wants."),
+    AuthenticationError: say(
+        "Give the key that the server wants: set QWENOPS_ENGINE_API_KEY, or QWENOPS_ENGINE_API_KEY_FILE to a file "
+        "that holds it."
+    ),
     EngineUnavailableError: say("Wait until the server is ready."),
     ModelNotServedError: say("Name a model that the server lists."),
     OverloadedError: say("Ask less often, or with fewer at the same time."),

@@ -26,7 +26,8 @@ from qwenops.bench.record import NS_PER_S, Phase
 from qwenops.bench.run import Run
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
-from qwenops.bench.words import outcome_word
+from qwenops.bench.tables import show_measure
+from qwenops.bench.words import measure_word, outcome_word
 from qwenops.bench.workload import Ask, Workload
 from qwenops.errors import ConfigError
 from qwenops.statistics.samples import Interval
@@ -201,7 +202,7 @@ def verdict(comparison: Comparison) -> Text:
     if primary is None or primary.interval is None or primary.pairs < FEWEST_PAIRS:
         return _too_little(comparison)
     change = {
-        "measure": primary.measure,
+        "measure": measure_word(primary.measure),
         "change": primary.ratio - 1,
         "low": primary.interval.low - 1,
         "high": primary.interval.high - 1,
@@ -253,10 +254,10 @@ def _too_little(comparison: Comparison) -> Text:
         return say(
             "{outcome}: the two fail differently often, and too few pairs of blocks have the figure {measure}.",
             outcome=outcome_word(comparison.outcome),
-            measure=measure,
+            measure=measure_word(measure),
         )
     if primary is None:
-        return say("INCONCLUSIVE: no pair of blocks has the figure {measure}.", measure=measure)
+        return say("INCONCLUSIVE: no pair of blocks has the figure {measure}.", measure=measure_word(measure))
     return say(
         "INCONCLUSIVE: {pairs} pairs of blocks were measured; fewer than {fewest} decide nothing.",
         pairs=primary.pairs,
@@ -290,7 +291,7 @@ def remarks(comparison: Comparison) -> tuple[Text, ...]:
     said.extend(
         say(
             "{measure} differs as well: {change:+.1%} (p {p:.4f} after Holm's correction).",
-            measure=each.measure,
+            measure=measure_word(each.measure),
             change=each.ratio - 1,
             p=each.adjusted_p,
         )
@@ -384,13 +385,16 @@ def _noise_sentences(comparison: Comparison) -> tuple[Text, ...]:
     primary = comparison.primary
     if primary is None or comparison.detectable is None:
         return (
-            say("INCONCLUSIVE: too few pairs of blocks have the figure {measure}.", measure=comparison.design.primary),
+            say(
+                "INCONCLUSIVE: too few pairs of blocks have the figure {measure}.",
+                measure=measure_word(comparison.design.primary),
+            ),
         )
     said = [
         say(
             "{measure} varies by {noise:.1%} from one pair of blocks to the next; {pairs} pairs find a change of "
             "{detectable:.1%} in 80 % of the cases.",
-            measure=primary.measure,
+            measure=measure_word(primary.measure),
             noise=primary.noise,
             pairs=primary.pairs,
             detectable=comparison.detectable,
@@ -445,9 +449,9 @@ def _findings(comparison: Comparison) -> tuple[Finding, ...]:
 
 def _row(ratio: Ratio) -> tuple[str | float | None, ...]:
     return (
-        ratio.measure,
-        ratio.a,
-        ratio.b,
+        measure_word(ratio.measure),
+        show_measure(ratio.measure, ratio.a),
+        show_measure(ratio.measure, ratio.b),
         ratio.ratio,
         *_ends(ratio.interval),
         *_ends(ratio.bootstrap),

@@ -30,6 +30,7 @@ from qwenops.bench.record import Phase
 from qwenops.bench.run import Run
 from qwenops.bench.send import Line
 from qwenops.bench.spawned import Confinement, SpawnedServer, spawned_server, unless_stopped
+from qwenops.bench.tables import show_s
 from qwenops.bench.target import Target
 from qwenops.command import Environment, shown
 from qwenops.errors import ConfigError
@@ -334,16 +335,16 @@ def _sentence(state: State, rounds: Sequence[Round]) -> Text:
     firsts = [each.first_token_s for each in rounds if each.first_token_s is not None]
     if not firsts:
         return say(
-            "{state} start: ready after {ready:.2f} s (median of {number}); no request was answered.",
+            "{state} start: ready after {ready} (median of {number}); no request was answered.",
             state=_STATES[state],
-            ready=ready_s,
+            ready=show_s(ready_s),
             number=len(rounds),
         )
     return say(
-        "{state} start: ready after {ready:.2f} s, first token after {first:.2f} s (median of {number}).",
+        "{state} start: ready after {ready}, first token after {first} (median of {number}).",
         state=_STATES[state],
-        ready=ready_s,
-        first=statistics.median(firsts),
+        ready=show_s(ready_s),
+        first=show_s(statistics.median(firsts)),
         number=len(rounds),
     )
 

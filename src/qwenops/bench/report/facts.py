@@ -137,6 +137,15 @@ NAMES: Mapping[str, Text] = {
     "huge_pages": say("Huge pages"),
     "cgroup_layout": say("Control groups"),
     "numa_nodes": say("NUMA nodes"),
+    "content_hash": say("Fingerprint of the content"),
+    "length_error_ratio": say("How far lengths may be off"),
+    "estimated_prompt_tokens.least": say("Tokens of the shortest prompt, estimated"),
+    "estimated_prompt_tokens.median": say("Tokens of a prompt, median, estimated"),
+    "estimated_prompt_tokens.most": say("Tokens of the longest prompt, estimated"),
+    "max_tokens": say("Longest answer, in tokens"),
+    "force_length": say("Answers forced to that length"),
+    "thinking": say("Thinking"),
+    "temperature": say("Temperature"),
     "energy": say("Energy"),
 }
 """What the facts are called that most readers look for; the others keep the names of the manifest."""

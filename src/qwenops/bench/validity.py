@@ -292,7 +292,9 @@ def validity_of(data: Mapping[str, Any]) -> Validity:
     """Read what `validity_data` made."""
     return Validity(
         verdict=Verdict(data["verdict"]),
-        reasons=tuple(reason if isinstance(reason, Text) else say(reason) for reason in uncrossed(data["reasons"])),
+        reasons=tuple(
+            each if isinstance(each, Text) else say("{reason}", reason=each) for each in uncrossed(data["reasons"])
+        ),
         figures=dict(data["figures"]),
     )
 

@@ -13,7 +13,7 @@ import pytest
 
 from qwenops.bench.clock import Clock, RealClock
 from qwenops.bench.collect.collector import Listen
-from qwenops.bench.conclusion import EXIT_INVALID, Conclusion, Finding, Outcome, conclusion_of
+from qwenops.bench.conclusion import EXIT_INVALID, EXIT_MISSED, Conclusion, Finding, Outcome, conclusion_of
 from qwenops.bench.folder import read_manifest, read_run
 from qwenops.bench.manifest import options_of
 from qwenops.bench.options import BenchOptions
@@ -248,6 +248,17 @@ def test_an_invalid_client_is_told_first_and_leaves_no_verdict(tmp_path: Path) -
         judged = run(main(verb, outcome))
         assert (judged.outcome, judged.exit_code) == (Outcome.INVALID, EXIT_INVALID)
         assert f"So there is no verdict; it would have been {outcome.value.upper()}." in judged.sentences
+
+
+def test_an_objective_that_an_invalid_client_missed_is_not_missed(tmp_path: Path) -> None:
+    async def main() -> Conclusion:
+        async with begun(tmp_path) as started:
+            await started.drive(replace(OPEN, max_in_flight=0))
+            return finish(started, replace(done(), exit_code=EXIT_MISSED))
+
+    conclusion = run(main())
+    assert (conclusion.outcome, conclusion.exit_code) == (Outcome.DONE, EXIT_INVALID)
+    assert "So it does not show that the objective is missed." in conclusion.sentences
 
 
 def test_what_is_dropped_by_design_makes_no_run_invalid(tmp_path: Path) -> None:

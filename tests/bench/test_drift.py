@@ -165,8 +165,9 @@ def test_a_leak_is_found_with_its_slope(mib_per_hour: float) -> None:
         found = judge_drift([memory(5e8 + mib_per_hour * MIB * hours + 2e6 * noise)])
         leaks += found.outcome is Outcome.LEAK
         slope = found.trends[0].slope
+        assert found.outcome is not Outcome.LEAK or found.trends[0].shows_growth  # the interval that is told excludes 0
         covered += slope.low * 3600 <= mib_per_hour * MIB <= slope.high * 3600
-    assert leaks == 60
+    assert leaks >= 59
     assert covered / 60 > 0.88
 
 

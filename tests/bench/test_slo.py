@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qwenops.bench.capacity import HEADROOM
 from qwenops.bench.clock import running_clock
 from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of
 from qwenops.bench.folder import read_run
 from qwenops.bench.highest_rate import Observed, bracket, highest_rate, monotone_shares
 from qwenops.bench.objective import parse_slo
 from qwenops.bench.options import BenchOptions
+from qwenops.bench.report.verbs import verb_tiles
 from qwenops.bench.run import Opening, begin, finish
 from qwenops.bench.segment import OpenLoop
 from qwenops.bench.simulated import loop
-from qwenops.bench.slo import HEADROOM, SETTLING, find_capacity, slo
+from qwenops.bench.slo import SETTLING, find_capacity, slo
 from qwenops.bench.targets import open_target
 from qwenops.errors import ConfigError
 from qwenops.options import parse_seconds
@@ -84,7 +86,7 @@ class TestSearch:
         assert found.found.inside
         assert found.advised_per_s == pytest.approx((1 - HEADROOM) * found.found.rate_per_s)
         assert found.proof is not None
-        assert found.proof.decision is Outcome.PASS
+        assert found.decision is Outcome.PASS
         assert server.now_s <= budget_s * 1.01
 
     async def test_a_short_search_says_how_little_it_knows(self) -> None:
@@ -119,7 +121,25 @@ class TestSearch:
     async def test_an_objective_that_no_rate_breaks_is_said_to_hold_everywhere(self) -> None:
         server = QueueServer(service_s=1.0, servers=4, options=BenchOptions(slo="e2e p95 < 1h"))
         conclusion = await slo(server, budget_s=3000.0)
-        assert "at every rate that was tried" in str(conclusion.sentences[0])
+        said = " ".join(conclusion.sentences)
+        assert "No limit was seen: up to" in said
+        assert "capacity_per_s" not in conclusion.data
+        assert conclusion.data["proving_per_s"] <= conclusion.data["most_tried_per_s"]
+
+    async def test_without_a_proof_nothing_is_advised_and_what_would_decide_is_said(self) -> None:
+        server = QueueServer(service_s=1.0, servers=4, options=BenchOptions(slo="ttft p95 < 6s, errors < 1%"))
+        conclusion = await slo(server, budget_s=60.0)
+        assert (conclusion.outcome, conclusion.exit_code) == (Outcome.UNDECIDED, 12)
+        assert "do not decide" in conclusion.sentences[0]
+        said = " ".join(conclusion.sentences)
+        assert "Plan for" not in said
+        assert "is kept" not in said
+        assert "was kept" not in said
+        assert "To decide, search for longer: --duration" in said
+        assert conclusion.data["advised_per_s"] is None
+        rates = [row[0] for row in conclusion.tables[0].rows]
+        assert any(rate == pytest.approx(conclusion.data["proving_per_s"], rel=1e-4) for rate in rates)
+        assert not any(str(tile.name) == "Advised" for tile in verb_tiles(conclusion.data))
 
     async def test_the_same_answers_make_the_same_search(self) -> None:
         searches = []
@@ -152,7 +172,8 @@ class TestVerb:
         conclusion = await slo(server, budget_s=10_000.0)
         assert (conclusion.outcome, conclusion.exit_code) == (Outcome.PASS, 0)
         said = " ".join(conclusion.sentences)
-        assert "The objective is kept up to about 3." in said
+        assert "the objective is kept: " in conclusion.sentences[0]
+        assert "the limit is at about 3." in said
         assert "ttft p95 < 3s is missed first" in said
         assert "30% less" in said
         assert "requests prove it" in said

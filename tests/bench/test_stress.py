@@ -14,6 +14,7 @@ from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, concl
 from qwenops.bench.folder import read_run
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import NS_PER_S, Phase
+from qwenops.bench.report.verbs import knee_figure, verb_tiles
 from qwenops.bench.run import Opening, Run, begin, finish
 from qwenops.bench.segment import ClosedLoop, OpenLoop
 from qwenops.bench.simulated import loop
@@ -23,6 +24,7 @@ from qwenops.bench.target import Target
 from qwenops.bench.targets import open_target
 from qwenops.bench.under import Limits
 from qwenops.errors import ConfigError
+from qwenops.page.plot import Chart
 from tests.bench.test_objective import record
 
 
@@ -124,7 +126,8 @@ class TestLadder:
         ("law", "steps", "said"),
         [
             ("contention=0.1&coherence=0.02", (1, 2, 4, 8, 16), "Beyond about 7 callers it becomes slower."),
-            ("contention=0.1&coherence=0.02", (1, 2, 4), "By the law it would become slower beyond about"),
+            ("contention=0.1&coherence=0.02", (1, 2, 4), ""),
+            ("contention=0.7&coherence=0.003", (1, 2, 4, 8), "By the law it would become slower beyond about"),
             ("contention=0.1&coherence=0.0002", (1, 2, 4, 8), ""),
         ],
     )
@@ -135,10 +138,44 @@ class TestLadder:
         slower = [str(each) for each in found.sentences if "slower" in each]
         assert len(slower) == bool(said)
         assert all(each.startswith(said) for each in slower)
-        assert all("at most 4 were tried" in each for each in slower if "By the law" in each)
+        assert all("at most 8 were tried" in each for each in slower if "By the law" in each)
+
+    def test_where_the_last_step_still_brings_more_no_knee_and_no_maximum_is_told(self, tmp_path: Path) -> None:
+        found = climb(tmp_path, f"{FIXED}&contention=0.01&coherence=0.0001", users=(1, 2, 4), duration_s=120.0)
+        said = " ".join(found.sentences)
+        assert "Not saturated up to 4 callers" in said
+        assert "Try more: --users 4,8,16,32." in said
+        assert "At most" not in said
+        assert "knee" not in said
+        assert "an overload" not in said
+        assert "knee_users" not in found.data
+        (climbed,) = found.data["climbs"]
+        assert (climbed["saturated"], climbed["usl"]) == (False, None)
+        run = read_run(tmp_path / "run")
+        law = {"one_per_s": 0.5, "contention": 0.01, "coherence": 0.0001, "knee_users": 3.3}
+        older = {"climbs": [{**climbed, "usl": law}], "knee_users": 3.3}  # of a run that was recorded before
+        figure = knee_figure(run, older)
+        assert figure is not None
+        assert isinstance(figure.plot, Chart)
+        assert figure.plot.rules == []
+        assert "neither a knee nor a maximum" in str(figure.caption)
+        assert verb_tiles(older) == []
 
 
 class TestStarting:
+    async def test_a_server_that_does_not_start_is_no_success(self, tmp_path: Path) -> None:
+        async def unopened(_url: str) -> Target:
+            raise AssertionError("it was never ready")
+
+        launch = Launch(
+            argv=(sys.executable, "-c", "raise SystemExit(3)"), url="http://127.0.0.1:{port}", open_target=unopened
+        )
+        opening = Opening(out=tmp_path / "run", calibrate_s=0)
+        async with begin("stress", {}, BenchOptions(folder=tmp_path), clock=RealClock(), opening=opening) as run:
+            found = finish(run, await stress(run, launch=launch))
+        assert found.exit_code == 1
+        assert any("did not start" in each for each in found.sentences)
+
     async def test_a_run_that_is_stopped_does_not_wait_for_a_server_to_start(self, tmp_path: Path) -> None:
         options = BenchOptions(folder=tmp_path)
 

@@ -408,3 +408,10 @@ def test_two_configurations_are_both_read_before_a_server_is_started(qwenops: Ru
     assert "name = " in ran.err
     assert "Starting a server" not in ran.err
     assert "There is no configuration file" in qwenops("bench", "compare", good, tmp_path / "none.toml").err
+
+
+def test_what_runs_already_is_not_started_under_limits(qwenops: Run, tmp_path: Path) -> None:
+    ran = qwenops("bench", "stress", "http://127.0.0.1:9", "--under", "cpu=1", "--out", tmp_path / "run")
+    assert ran.code == 2
+    assert "runs already cannot be limited" in ran.err
+    assert not (tmp_path / "run").exists()

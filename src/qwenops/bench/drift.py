@@ -145,6 +145,11 @@ class Trend:
         return min(self.slope, self.later, key=lambda each: each.high)
 
     @property
+    def shows_growth(self) -> bool:
+        """Whether an interval excludes that it does not grow: over the whole, or over the second half."""
+        return self.slope.low > 0 or self.later.low > 0
+
+    @property
     def is_filling(self) -> bool:
         """Whether it still is where a cache fills."""
         return self.explained is not None and self.level <= self.explained
@@ -366,5 +371,5 @@ def _outcome(trend: Trend, limits: Limits) -> Outcome:
         return Outcome.STABLE if shown else Outcome.INCONCLUSIVE
     grows = surely and trend.slope.value * DAY_S / level >= limits.growth_per_day
     if grows and not trend.levels_off:
-        return Outcome.INCONCLUSIVE if trend.is_filling else Outcome.LEAK
+        return Outcome.LEAK if trend.shows_growth and not trend.is_filling else Outcome.INCONCLUSIVE
     return Outcome.STABLE if judged.high <= trend.harmless else Outcome.INCONCLUSIVE

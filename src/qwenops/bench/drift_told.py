@@ -199,9 +199,15 @@ def _sentence(trend: Trend) -> Text:
     factor, unit = _shown(trend.kind)
     low, high = trend.slope.low * factor * HOUR_S, trend.slope.high * factor * HOUR_S
     slope = trend.slope.value * factor * HOUR_S
-    if trend.outcome is Outcome.LEAK and not (math.isfinite(low) and math.isfinite(high)):
+    if trend.outcome is Outcome.LEAK and trend.slope.low <= 0:
         return say(
-            "LEAK: {name} grows by {slope:,.2f} {unit} per hour.", name=series_word(trend.name), slope=slope, unit=unit
+            "LEAK: {name} grows by {slope:,.2f} {unit} per hour in the second half of the run (95 % interval "
+            "{low:.2f} to {high:.2f}).",
+            name=series_word(trend.name),
+            slope=trend.later.value * factor * HOUR_S,
+            unit=unit,
+            low=trend.later.low * factor * HOUR_S,
+            high=trend.later.high * factor * HOUR_S,
         )
     if trend.outcome is Outcome.LEAK:
         return say(

@@ -23,6 +23,8 @@ from qwenops.bench.window import answers_of, done_between, steady_window
 from qwenops.statistics.samples import CONFIDENCE, Interval
 
 LITTLE_TOLERANCE = 0.05
+STILL_GAINS = 1.1
+"""Times the best before: a last step that brings so much more has not seen the end."""
 NUM_BATCHES = 10
 _DRAWS = 400
 _LEAST_ERROR = 0.005
@@ -104,6 +106,15 @@ def level_of(driven: Driven, users: int) -> Level:
         sent=len(counted),
         failed=len(counted) - len(good),
     )
+
+
+def still_grows(per_s: Sequence[float]) -> bool:
+    """Tell whether throughput still grows at the last step, so that neither knee nor maximum was seen.
+
+    Args:
+        per_s: Throughputs in the order of their numbers of callers.
+    """
+    return bool(per_s) and per_s[-1] > STILL_GAINS * max(per_s[:-1], default=0.0)
 
 
 def fit_knee(levels: Sequence[Level], *, seed: int = 1, confidence: float = CONFIDENCE) -> Knee | None:

@@ -8,12 +8,21 @@ counts as missed.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from qwenops.bench.budget import LEAST_S, pace_of_one, plan_sentence, proof_s, search_s
-from qwenops.bench.conclusion import EXIT_INCONCLUSIVE, EXIT_MISSED, Conclusion, Outcome, Table
+from qwenops.bench.capacity import (
+    EXITS,
+    HEADROOM,
+    Capacity,
+    Load,
+    capacity_conclusion,
+    failed_clauses,
+    verdict_sentence,
+)
+from qwenops.bench.conclusion import Conclusion, Outcome
 from qwenops.bench.highest_rate import HighestRate, Observed, bracket, highest_rate
 from qwenops.bench.objective import (
     ALPHA,
@@ -26,16 +35,14 @@ from qwenops.bench.objective import (
     verdict_data,
 )
 from qwenops.bench.options import BenchOptions
-from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
+from qwenops.bench.record import NS_PER_S, Phase, RequestRecord
 from qwenops.bench.schedule import arrivals
 from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.tables import clause_table
 from qwenops.bench.window import answers_of, answers_per_s
-from qwenops.bench.words import outcome_word
-from qwenops.options import format_seconds, show_number
-from qwenops.text import Text, say
+from qwenops.options import show_number
+from qwenops.text import Text
 
-HEADROOM = 0.3
 SETTLING = 0.15
 """The part of each load that is sent and not judged: it begins with an empty queue."""
 
@@ -70,38 +77,6 @@ class Drives(Protocol):
     async def drive(self, segment: Segment, target: str = "", *, overload: bool = False) -> Driven:
         """Send it and return what came of it."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What came of one rate."""
-
-    rate_per_s: float
-    came_per_s: float
-    """What came of the schedule by chance; the misses follow it more than the rate that was meant."""
-    records: tuple[RequestRecord, ...]
-    """Those that are judged."""
-    dropped: int = 0
-    verdict: SloVerdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capacity:
-    """What the search found."""
-
-    alone: SloVerdict
-    """About one caller at a time."""
-    most_per_s: float
-    """What callers that wait get done; no rate above it can last."""
-    loads: tuple[Load, ...]
-    found: HighestRate | None
-    """None when not even one request at a time keeps the promise, or the search was interrupted at once."""
-    limiting: str = ""
-    """The clause that is missed first."""
-    advised_per_s: float | None = None
-    proof: SloVerdict | None = None
-    """About the advised rate."""
-    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,15 +167,19 @@ class _Search:
     async def load(self, rate_per_s: float, seconds: float) -> Load:
         """Offer a rate and keep what came of it."""
         offered = await self.offer(rate_per_s, seconds)
-        found = Load(
+        found = self.told(rate_per_s, seconds, offered, self.judged(offered))
+        self.loads.append(found)
+        return found
+
+    def told(self, rate_per_s: float, seconds: float, offered: Offered, verdict: SloVerdict) -> Load:
+        """Return what came of a rate that was offered for so long."""
+        return Load(
             rate_per_s=rate_per_s,
             came_per_s=(len(offered.records) + offered.dropped) / (seconds * (1.0 - SETTLING)) or rate_per_s,
             records=offered.records,
             dropped=offered.dropped,
-            verdict=self.judged(offered),
+            verdict=verdict,
         )
-        self.loads.append(found)
-        return found
 
     def observed(self, clause: int) -> list[Observed]:
         """Return what the loads said about one clause."""
@@ -277,16 +256,22 @@ async def find_capacity(
             interrupted=search.interrupted,
         )
     found, limiting = best
-    advised = (1.0 - HEADROOM) * found.rate_per_s
-    proof = None if search.interrupted else await _looks(search, advised, max(0.0, search.budget_s - search.spent_s))
+    # Beyond what was tried the curve is a guess.
+    seems_per_s = (
+        found.rate_per_s if found.inside else min(found.rate_per_s, max(each.rate_per_s for each in search.loads))
+    )
+    proving_per_s = (1.0 - HEADROOM) * seems_per_s
+    left_s = max(0.0, search.budget_s - search.spent_s)
+    proof = None if search.interrupted else await _looks(search, proving_per_s, left_s)
     return Capacity(
         alone=alone,
         most_per_s=most_per_s,
         loads=tuple(search.loads),
         found=found,
         limiting=limiting,
-        advised_per_s=advised,
+        proving_per_s=proving_per_s,
         proof=proof,
+        needed_s=search.needed_s(proving_per_s),
         interrupted=search.interrupted,
     )
 
@@ -368,20 +353,20 @@ async def _narrow(search: _Search, most_per_s: float) -> None:
         await search.load(min(best[0].rate_per_s, 1.3 * most_per_s) * aside, seconds)
 
 
-async def _looks(search: _Search, rate_per_s: float, seconds: float) -> SloVerdict | None:
+async def _looks(search: _Search, rate_per_s: float, seconds: float) -> Load | None:
     """Judge a rate: at most three looks at growing data, and together they spend alpha."""
     if rate_per_s * seconds < 1:
         return None
     parts = (0.25, 0.25, 0.5) if 0.25 * rate_per_s * seconds >= _LEAST_PER_LOOK else (1.0,)
     offered = Offered()
-    verdict: SloVerdict | None = None
+    found: Load | None = None
     for look, part in enumerate(parts):
         offered += await search.offer(rate_per_s, part * seconds)
         alpha = alpha_spent(look) if len(parts) == len(SPENDING) else ALPHA
-        verdict = search.judged(offered, alpha)
-        if search.interrupted or verdict.decision is not Outcome.UNDECIDED:
+        found = search.told(rate_per_s, seconds, offered, search.judged(offered, alpha))
+        if search.interrupted or found.verdict.decision is not Outcome.UNDECIDED:
             break
-    return verdict
+    return found
 
 
 async def slo(
@@ -404,7 +389,7 @@ async def slo(
     if options.rate:
         return await _at_rate(run, objective, options.rate, budget_s, announce)
     run.expected_s = budget_s
-    return _capacity_conclusion(await find_capacity(run, objective, options, budget_s, announce), objective)
+    return capacity_conclusion(await find_capacity(run, objective, options, budget_s, announce), objective)
 
 
 class MeasuredRun(Drives, Protocol):
@@ -427,168 +412,12 @@ async def _at_rate(
     search = _Search(drives=run, slo=objective, options=options, budget_s=seconds)
     longest_s = max((bound.limit_s for bound in objective.bounds), default=0.0)
     search.most_in_flight = math.ceil(2 * rate_per_s * longest_s) + 64
-    verdict = await _looks(search, rate_per_s, seconds) or search.judged(Offered())
+    load = await _looks(search, rate_per_s, seconds)
+    verdict = load.verdict if load else search.judged(Offered())
     return Conclusion(
         outcome=verdict.decision,
-        exit_code=_EXITS[verdict.decision],
-        sentences=(_verdict_sentence(verdict, rate_per_s), *_failures(verdict)),
+        exit_code=EXITS[verdict.decision],
+        sentences=(verdict_sentence(verdict, rate_per_s), *failed_clauses(verdict)),
         tables=(clause_table(verdict),),
         data={"slo": objective.text, "rate_per_s": rate_per_s, "verdict": verdict_data(verdict)},
-    )
-
-
-_EXITS: Mapping[Outcome, int] = {
-    Outcome.PASS: 0,
-    Outcome.FAIL: EXIT_MISSED,
-    Outcome.UNDECIDED: EXIT_INCONCLUSIVE,
-}
-
-
-def _verdict_sentence(verdict: SloVerdict, rate_per_s: float) -> Text:
-    n = max((each.n for each in verdict.clauses), default=0)
-    rate = show_number(rate_per_s, 4)
-    match verdict.decision:
-        case Outcome.PASS:
-            return say(
-                "At {rate} requests/s the objective is kept: {n:,} requests prove it.",
-                rate=rate,
-                n=n,
-            )
-        case Outcome.FAIL:
-            return say(
-                "At {rate} requests/s the objective is missed: {n:,} requests prove it.",
-                rate=rate,
-                n=n,
-            )
-        case Outcome.UNDECIDED:
-            if verdict.more_requests is None:
-                return say(
-                    "At {rate} requests/s {n:,} requests do not decide: the server is too close to its limit.",
-                    rate=rate,
-                    n=n,
-                )
-            return say(
-                "At {rate} requests/s {n:,} requests do not decide: about {more:,} more would ({time}).",
-                rate=rate,
-                n=n,
-                more=verdict.more_requests,
-                time=format_seconds(round(verdict.more_requests / rate_per_s)),
-            )
-
-
-def _failures(verdict: SloVerdict) -> tuple[Text, ...]:
-    """Say of each clause that is not kept how far it is off."""
-    return tuple(
-        say(
-            "{clause}: {share:.1%} of the requests missed it, and {allowed:.1%} may.",
-            clause=each.clause.text,
-            share=each.miss_share,
-            allowed=each.clause.allowed,
-        )
-        for each in verdict.clauses
-        if each.decision is Outcome.FAIL
-    )
-
-
-def _capacity_conclusion(found: Capacity, objective: Slo) -> Conclusion:
-    """Put what was found into words."""
-    data: dict[str, Any] = {
-        "slo": objective.text,
-        "most_per_s": found.most_per_s,
-        "interrupted": found.interrupted,
-        "loads": [
-            {"rate_per_s": load.rate_per_s, "dropped": load.dropped, "verdict": verdict_data(load.verdict)}
-            for load in found.loads
-        ],
-    }
-    if found.found is None:
-        missed = found.alone.decision is Outcome.FAIL
-        sentence = (
-            say("Not even one request at a time keeps the objective, so no rate does.")
-            if missed
-            else say("The search ended before a rate was found.")
-        )
-        return Conclusion(
-            outcome=Outcome.FAIL if missed else Outcome.UNDECIDED,
-            exit_code=EXIT_MISSED if missed else EXIT_INCONCLUSIVE,
-            sentences=(sentence, *_failures(found.alone)),
-            tables=(clause_table(found.alone),),
-            data=data,
-        )
-    assert found.advised_per_s is not None  # noqa: S101 -- it comes with the rate
-    decision = found.proof.decision if found.proof else Outcome.UNDECIDED
-    outcome, exit_code = decision, _EXITS[decision]
-    data |= {
-        "capacity_per_s": found.found.rate_per_s,
-        "capacity_low_per_s": found.found.interval.low,
-        "capacity_high_per_s": found.found.interval.high,
-        "advised_per_s": found.advised_per_s,
-        "limiting": found.limiting,
-        "proof": verdict_data(found.proof) if found.proof else None,
-    }
-    return Conclusion(
-        outcome=outcome,
-        exit_code=exit_code,
-        sentences=_capacity_sentences(found, found.found, found.advised_per_s),
-        tables=(loads_table(found.loads), *((clause_table(found.proof),) if found.proof else ())),
-        data=data,
-    )
-
-
-def _capacity_sentences(found: Capacity, rate: HighestRate, advised_per_s: float) -> tuple[Text, ...]:
-    sentences = [
-        say(
-            "The objective is kept up to about {rate} requests/s (95 %: {low} to {high}); "
-            "beyond it, {clause} is missed first.",
-            rate=show_number(rate.rate_per_s),
-            low=show_number(rate.interval.low),
-            high=show_number(rate.interval.high),
-            clause=found.limiting,
-        )
-        if rate.inside
-        else say(
-            "The objective was kept at every rate that was tried, up to {rate} requests/s.",
-            rate=show_number(max((load.rate_per_s for load in found.loads), default=0.0)),
-        )
-        if any(load.verdict.attainment == 1.0 for load in found.loads)
-        else say(
-            "The rates that were tried do not bracket the limit; it is near {rate}/s.",
-            rate=show_number(rate.rate_per_s),
-        ),
-        say(
-            "Plan for {rate} requests/s: {headroom:.0%} less, so that peaks and a slower day fit in.",
-            rate=show_number(advised_per_s),
-            headroom=HEADROOM,
-        ),
-    ]
-    if found.proof is not None:
-        sentences.append(_verdict_sentence(found.proof, advised_per_s))
-    if found.interrupted:
-        sentences.append(say("The search was interrupted; these are the figures so far."))
-    return tuple(sentences)
-
-
-def loads_table(loads: Sequence[Load]) -> Table:
-    """Show the rates that were tried, in ascending order."""
-    return Table(
-        title=say("Rates that were tried"),
-        headings=(
-            say("requests/s"),
-            say("requests"),
-            say("not sent"),
-            say("failed"),
-            say("attainment"),
-            say("verdict"),
-        ),
-        rows=tuple(
-            (
-                round(load.rate_per_s, 6),
-                len(load.records),
-                load.dropped,
-                sum(each.failure not in {None, Failure.INTERRUPTED} for each in load.records),
-                None if load.verdict.attainment is None else f"{load.verdict.attainment:.1%}",
-                outcome_word(load.verdict.decision),
-            )
-            for load in sorted(loads, key=lambda each: each.rate_per_s)
-        ),
     )

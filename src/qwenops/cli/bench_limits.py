@@ -1,6 +1,7 @@
 """`qwenops bench stress`, `slo` and `startup`: where a server's limits are."""
 
 import dataclasses
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 PORT = "{port}"
 URL = f"http://127.0.0.1:{PORT}"
+_ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*://|simulated:)", re.IGNORECASE)
+"""A target that is no command."""
 
 
 @click.command(
@@ -62,6 +65,11 @@ def stress(ctx: click.Context, /, target: str, users_text: str, under: tuple[str
     from qwenops.bench.under import parse_limits
 
     options, limits, users = bench_options(ctx), [parse_limits(text) for text in under], ladder(users_text)
+    if limits and _ADDRESS.match(target):
+        raise ConfigError(
+            say("{target} runs already, and what runs already cannot be limited.", target=target),
+            hint=say("Give the command that starts it as the target, with {port} for its port.", port=PORT),
+        )
     launch = launch_of(ctx, target, URL, options, asked["model"]) if under or PORT in target else None
     wanted = Wanted(
         verb="stress",

@@ -181,7 +181,8 @@ def _knee_caption(growing: Sequence[str], *, single: bool) -> Text:
         return say("Whiskers are two standard errors.")
     if single:
         return say(
-            "Whiskers are two standard errors. The last step still brought more: neither a knee nor a maximum was reached."
+            "Whiskers are two standard errors. The last step still brought more: neither a knee nor a maximum was "
+            "reached."
         )
     return say(
         "Whiskers are two standard errors. The last step still brought more, and neither a knee nor a maximum was "

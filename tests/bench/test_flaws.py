@@ -225,7 +225,8 @@ def test_f9_a_chunk_is_no_token_and_a_failed_request_no_good_one(tmp_path: Path)
     assert 20 < failed < 80
     assert summary.rates["errors"] == pytest.approx(failed / 200)
     assert summary.rates["attainment"] == pytest.approx(1 - failed / 200)
-    assert summary.rates["goodput"] == pytest.approx((200 - failed) / 200)
+    # One request a second; the rate is taken after the ramp, so it is not exactly that of all of them.
+    assert summary.rates["goodput"] == pytest.approx((200 - failed) / 200, rel=0.02)
     good = [record for record in driven.records if record.failure is None]
     assert {(record.num_chunks, record.completion_tokens) for record in good} == {(4, 16)}
     assert "itl" not in summary.distributions

@@ -12,10 +12,10 @@ from qwenops.bench.conclusion import Table as Said
 from qwenops.bench.folder import RecordedRun, RunFolder, record_data, segment_data
 from qwenops.bench.report.contents import report_page, said_table
 from qwenops.bench.report.write import write_report
-from qwenops.page.document import Block, Cell, Details, Facts, Figure, Notice, Page, Table, Tiles, Tone
+from qwenops.page.document import Block, Cell, Details, Facts, Figure, Notice, Page, Paragraph, Table, Tiles, Tone
 from qwenops.page.html import MAX_BYTES, render
 from qwenops.page.plot import Chart
-from qwenops.text import say, translate_text, translator
+from qwenops.text import Text, say, translate_text, translator
 from tests.bench.report import runs
 from tests.page.reading import read
 
@@ -325,3 +325,24 @@ def test_a_percentile_that_is_not_known_has_no_riddle_in_its_tile() -> None:
     few = replace(run.drivens[0], records=[each for each in run.drivens[0].records if each.failure is None][:20])
     tiles = next(block for block in report_page(replace(run, drivens=[few])).head if isinstance(block, Tiles))
     assert {tile.name: tile.detail for tile in tiles.tiles}["First token, median"] == "too few answers for p95"
+
+
+def test_the_parts_on_the_axis_of_time_are_words_that_can_be_translated() -> None:
+    page = report_page(runs.RUNS["stress"]())
+    shown = [block for section in page.sections for block in section.blocks if isinstance(block, Figure)]
+    figure = next(each for each in shown if each.title.startswith("Latency over time"))
+    assert isinstance(figure.plot, Chart)
+    assert figure.plot.rules
+    assert all(isinstance(rule.title, Text) for rule in figure.plot.rules)
+
+
+def test_what_rates_leave_out_is_said_beside_them_and_only_once() -> None:
+    run = runs.RUNS["stress"]()
+    said = [
+        block.text for section in report_page(run).sections for block in section.blocks if isinstance(block, Paragraph)
+    ]
+    (ramp,) = [each for each in said if "Rates are taken after the ramp" in each]
+    again = conclusion_data(Conclusion(outcome=Outcome.DONE, sentences=(Text(ramp),)))
+    page = report_page(replace(run, summary={**run.summary, **again}))
+    said = [block.text for section in page.sections for block in section.blocks if isinstance(block, Paragraph)]
+    assert not any("Rates are taken after the ramp" in each for each in said)

@@ -12,6 +12,7 @@ from qwenops.bench.folder import RecordedRun
 from qwenops.bench.record import NS_PER_S, Phase, RequestRecord
 from qwenops.bench.report.figures import moments_ns, seconds
 from qwenops.bench.segment import OpenLoop
+from qwenops.bench.words import part_word
 from qwenops.page.document import Block, Figure, Paragraph
 from qwenops.page.plot import Axis, Chart, Dots, Line, Panel, Rule, Series, Span
 from qwenops.page.ticks import time_step
@@ -202,7 +203,7 @@ def _parts(run: RecordedRun) -> list[Rule]:
     measured = [driven for driven in run.drivens if driven.segment.phase is Phase.MEASURE and driven.records]
     if not 1 < len(measured) <= MOST_NAMED:
         return []
-    return [Rule(value=each.began_ns / NS_PER_S, title=each.segment.name, bad=False) for each in measured]
+    return [Rule(value=each.began_ns / NS_PER_S, title=part_word(each.segment.name), bad=False) for each in measured]
 
 
 def _gaps(run: RecordedRun) -> list[Span]:

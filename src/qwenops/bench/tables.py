@@ -11,7 +11,7 @@ from qwenops.bench.record import NS_PER_S
 from qwenops.bench.segment import ClosedLoop, Driven
 from qwenops.bench.stats import Distribution, Estimate, Summary, measure
 from qwenops.bench.window import NOTABLE_RAMP
-from qwenops.bench.words import outcome_word, part_word
+from qwenops.bench.words import listed, outcome_word, part_word
 from qwenops.options import format_seconds, show_number
 from qwenops.text import Text, say
 
@@ -202,7 +202,12 @@ def ramp_sentences(summaries: Iterable[Summary]) -> tuple[Text, ...]:
     ramped = [each for each in summaries if each.steady.ramp_ns > 0]
     if not ramped:
         return ()
-    left_out = ", ".join(f"{each.segment} {show_s(each.steady.ramp_ns / NS_PER_S)}" for each in ramped)
+    left_out = listed(
+        [
+            say("{part} {seconds}", part=part_word(each.segment), seconds=show_s(each.steady.ramp_ns / NS_PER_S) or "")
+            for each in ramped
+        ]
+    )
     sentences = [
         say("Rates are taken after the ramp, in which the server fills. It lasted: {left_out}.", left_out=left_out)
     ]

@@ -194,6 +194,8 @@ class TestOthers:
         assert found.severity == "warning"
         assert "memory grew by 228" in str(found.text)
         assert told(recorded(filling, requests(600, lambda _: 0.9))) == []
+        run = recorded(growing, requests(600, lambda _: 0.9))
+        assert told(replace(run, manifest={**run.manifest, "verb": "soak"})) == []  # it judges that itself
 
     @pytest.mark.parametrize(("cache", "severity"), [(400_000_000, "info"), (200_000_000, "warning")])
     def test_memory_that_grows_within_what_the_servers_cache_may_take_is_no_warning(

@@ -87,9 +87,10 @@ def findings(run: RecordedRun, *, zone: tzinfo | None = None) -> list[Finding]:
         *_causes_found(run.host, records, clock),
         *_first_requests(records),
         *_unstreamed(records, int(run.manifest.get("options", {}).get("max_tokens") or 0)),
-        *_growth(run.host, cache_bytes(run.manifest.get("targets", {}))),
         *_limits(run.host),
     ]
+    if run.manifest.get("verb") != "soak":  # which judges growth itself
+        found += _growth(run.host, cache_bytes(run.manifest.get("targets", {})))
     energy = [*_energy(run.host, run.all_records())]
     if run.every == 1 and not any(each.severity != "info" for each in found):
         found += _unexplained(records, run.host, clock)

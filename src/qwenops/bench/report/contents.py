@@ -13,9 +13,10 @@ from qwenops.bench.report.grouped import Group, groups_of, merged
 from qwenops.bench.report.raw import raw_data
 from qwenops.bench.report.verbs import verb_blocks
 from qwenops.bench.stats import Summary
+from qwenops.bench.tables import ramp_sentences
 from qwenops.bench.words import part_word
 from qwenops.errors import ConfigError
-from qwenops.page.document import Block, Cell, Column, Details, Notice, Page, Section, Table, Tone
+from qwenops.page.document import Block, Cell, Column, Details, Notice, Page, Paragraph, Section, Table, Tone
 from qwenops.page.plot import Rule
 from qwenops.page.ticks import number
 from qwenops.text import Text, say
@@ -51,7 +52,7 @@ def report_page(run: RecordedRun) -> Page:
     sections = [
         _result(run, conclusion, judged),
         _when(run, conclusion, rules),
-        _latencies(groups, summaries, rules),
+        _latencies(groups, summaries, rules, conclusion.sentences if conclusion else ()),
         _failed(groups),
         _setting(run),
         _meaning(summaries),
@@ -206,7 +207,9 @@ def _when(run: RecordedRun, conclusion: Conclusion | None, rules: Mapping[str, S
     )
 
 
-def _latencies(groups: Sequence[Group], summaries: Sequence[Summary], rules: Mapping[str, Sequence[Rule]]) -> Section:
+def _latencies(
+    groups: Sequence[Group], summaries: Sequence[Summary], rules: Mapping[str, Sequence[Rule]], said: Sequence[str]
+) -> Section:
     blocks: list[Block] = []
     if len(groups) > 1:
         blocks.append(distributions.part_table(groups, summaries))
@@ -217,6 +220,7 @@ def _latencies(groups: Sequence[Group], summaries: Sequence[Summary], rules: Map
     blocks += tables if len(tables) <= 1 else [Details(summary=say("All percentiles of each part"), blocks=tables)]
     if len(summaries) == 1:
         blocks.append(facts.rate_facts(summaries[0]))
+    blocks += [Paragraph(text=each) for each in ramp_sentences(summaries) if each not in said]
     blocks += distributions.distribution_blocks(groups, rules)
     return Section(title=say("Latencies"), anchor="latencies", blocks=blocks)
 

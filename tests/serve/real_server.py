@@ -1,8 +1,8 @@
 """A whole server as a process of its own, in front of the fake engine: `python -m tests.serve.real_server '{...}'`.
 
 The JSON argument: `options` (dotted keys to values), `config` (a JSON file of such, read again by a reload),
-`tokens_per_s`, `slots`, `context_tokens`, `open_s` (how long opening takes), `open_error`, `close_s` (how long closing takes),
-`run_folder`.
+`tokens_per_s`, `slots`, `context_tokens`, `open_s` (how long opening takes), `open_error`, `close_s` (how long closing
+takes), `run_folder`.
 It prints the URL when it listens.
 """
 

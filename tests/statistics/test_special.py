@@ -1,6 +1,6 @@
 import pytest
 import scipy.stats as truth
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qwenops.statistics.special import (
@@ -36,6 +36,7 @@ def test_student_is_that_of_scipy(t: float, degrees: float) -> None:
 
 
 @given(SHARES, st.floats(1, 100_000))
+@example(p=0.501, degrees=83378.0)
 def test_quantiles_of_student_are_those_of_scipy(p: float, degrees: float) -> None:
     assert t_quantile(p, degrees) == pytest.approx(truth.t.ppf(p, degrees), rel=1e-6, abs=1e-8)
 

@@ -80,14 +80,22 @@ def t_cdf(t: float, degrees: float) -> float:
     return tail if t < 0 else 1.0 - tail
 
 
+_MIDDLE = 0.25
+"""A tail that is larger belongs to a value near 0."""
+
+
 @lru_cache(maxsize=4096)
 def t_quantile(p: float, degrees: float) -> float:
     """Return the value that Student's t does not exceed with probability `p`, 0 < p < 1."""
     if p == 0.5:  # noqa: PLR2004 -- the middle of a symmetric distribution
         return 0.0
     tail = min(p, 1 - p)
-    x = beta_quantile(2 * tail, degrees / 2, 0.5)
-    t = math.sqrt(degrees * (1 - x) / x) if x > 0 else math.inf
+    if tail > _MIDDLE:  # close to 0, where 1 - x would keep few digits
+        y = beta_quantile(abs(2 * p - 1), 0.5, degrees / 2)
+        t = math.sqrt(degrees * y / (1 - y))
+    else:
+        x = beta_quantile(2 * tail, degrees / 2, 0.5)
+        t = math.sqrt(degrees * (1 - x) / x) if x > 0 else math.inf
     return -t if p < 0.5 else t  # noqa: PLR2004 -- the middle again
 
 

@@ -1,8 +1,9 @@
 """What measuring costs the client: the engine's and the recorder's share of one core, in a process of its own.
 
 The simulated server runs in another process. Every stream is one request through `bench.send.Line`, as in any run;
-CPU time is counted from the moment at which all streams have begun until the first of them ends. Beside it: what
-reading one event's JSON costs with each parser that is a dependency already.
+CPU time is counted from the moment at which all streams have begun until the first of them ends. Beside it: the least
+that any client on aiohttp does (read each event, parse its JSON, note the time; `least`), and what reading one event's
+JSON costs with each parser that is a dependency already.
 
     python -m benchmarks.client_cost                       # 20 streams of 40 tokens/s, and 1,000 of 5 tokens/s
     python -m benchmarks.client_cost --seconds 5 --write-nothing
@@ -43,7 +44,7 @@ def main() -> int:
         told = json.loads(options.child)
         return _serve(told) if told["serve"] else _ask(told)
     figures: dict[str, Any] = {"parsers_us_per_event": parsers()}
-    for api in ("openai", "ollama"):
+    for api in ("openai", "ollama", "least"):
         for loop in ("uvloop", "asyncio"):
             found = [_measured(api, loop, 20, 40.0, options.seconds) for _ in range(options.repeats)]
             figures[f"{api}_{loop}_20x40"] = summed_up(found)
@@ -169,6 +170,8 @@ async def _streams(told: dict[str, Any]) -> dict[str, Any]:
     from qwenops.bench.targets import open_target
     from qwenops.engines.remote import Moment
 
+    if told["api"] == "least":
+        return await _least(told)
     clock = RealClock()
     text = f"ollama:@{told['url']}" if told["api"] == "ollama" else told["url"]
     target = await open_target(text, BenchOptions())
@@ -200,6 +203,45 @@ async def _streams(told: dict[str, Any]) -> dict[str, Any]:
         "cpu_share": cpu_s / wall_s,
         "us_per_chunk": cpu_s / wall_s / chunks_per_s * 1e6,
         "answered_ratio": len(answered) / len(records),
+    }
+
+
+async def _least(told: dict[str, Any]) -> dict[str, Any]:
+    """Read the same streams with nothing but aiohttp and the standard library's parser; keep the times alone."""
+    import aiohttp
+
+    asked = {"model": "simulated", "stream": True, "max_tokens": told["tokens"], "ignore_eos": True}
+
+    async def one(number: int) -> list[int]:
+        messages = [{"role": "user", "content": f"{number} " + "word " * WORDS}]
+        stamps: list[int] = []
+        async with session.post(told["url"] + "/v1/chat/completions", json=asked | {"messages": messages}) as response:
+            async for line in response.content:
+                if line.startswith(b"data: {"):
+                    choices = json.loads(line[6:])["choices"]
+                    if choices and choices[0]["delta"].get("content"):
+                        stamps.append(time.perf_counter_ns())
+                        if len(stamps) == 1:
+                            begun.add(number)
+        return stamps
+
+    begun: set[int] = set()
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=600)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+        tasks = [asyncio.ensure_future(one(number)) for number in range(told["streams"])]
+        while len(begun) < told["streams"]:  # noqa: ASYNC110 -- nobody is told here: the client has no more to it
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(SETTLE_S)
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        cpu_s, wall_s = time.process_time() - began_cpu_s, time.perf_counter() - began_s
+        found = await asyncio.gather(*tasks)
+    answered = [each for each in found if len(each) == told["tokens"]]
+    chunks_per_s = sum(len(each) for each in found) / told["tokens"] * told["rate"]
+    return {
+        "cpu_share": cpu_s / wall_s,
+        "us_per_chunk": cpu_s / wall_s / chunks_per_s * 1e6,
+        "answered_ratio": len(answered) / len(found),
     }
 
 

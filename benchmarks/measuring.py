@@ -9,6 +9,7 @@ has it. The weights are random, so answers have their full length and mean nothi
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import shlex
@@ -43,11 +44,20 @@ class Step:
 
     name: str
     arguments: tuple[str, ...]
+    serve_options: tuple[str, ...] = ()
+    """Of the server that is started for it."""
+    runs: tuple[tuple[str, ...], ...] = ()
+    """Commands that come first; their folders are called `run-0`, `run-1` and so on."""
 
     @property
     def needs_server(self) -> bool:
         """Whether a server is started for it."""
-        return any("{url}" in each for each in self.arguments)
+        return any("{url}" in each for each in (*self.arguments, *itertools.chain(*self.runs)))
+
+    @property
+    def makes_folder(self) -> bool:
+        """Whether it leaves a folder with a report."""
+        return self.arguments[0] not in {"selftest", "gate"}
 
 
 STEPS = (
@@ -82,8 +92,18 @@ STEPS = (
             "cpu=2,memory=2GiB",
         ),
     ),
+    Step(
+        name="gate",
+        runs=(("load", "{url}", "--users", "4", "--duration", "90s"),) * 2,
+        arguments=("gate", "run-1", "--baseline", "run-0", "--max-regress", "10%"),
+    ),
     Step(name="locust", arguments=("locust", "{url}", "--users", "4", "--duration", "60s", "--workers", "2")),
-    Step(name="soak", arguments=("soak", "{url}", "--users", "2", "--duration", "20m")),
+    Step(
+        name="soak",
+        arguments=("soak", "{url}", "--users", "2", "--duration", "20m"),
+        # A cache that is full within minutes: until it is, memory grows as it should, and hides a leak.
+        serve_options=("--kv-cache", "1GiB"),
+    ),
 )
 
 
@@ -95,27 +115,35 @@ def program() -> str:
 def take(step: Step, words: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """Run one step and return what it came to; its report goes to `reports/`."""
     out = folder / step.name
-    arguments = list(step.arguments)
-    for name, value in words.items():
-        arguments = [each.replace(f"{{{name}}}", value) for each in arguments]
-    has_folder = step.arguments[0] != "selftest"
-    argv = [program(), "bench", *arguments, "--json", *(["--out", step.name] if has_folder else [])]
-    shown = ["qwenops", "bench", *step.arguments]
     began_s = time.monotonic()
-    finished = subprocess.run(
-        argv, stdout=subprocess.PIPE, text=True, timeout=STEP_TIMEOUT_S, check=False, cwd=folder, env=os.environ
-    )
+    for number, each in enumerate(step.runs):
+        told(each, words, folder, ("--json", "--out", f"run-{number}"))
+    finished = told(step.arguments, words, folder, ("--json", *(["--out", step.name] if step.makes_folder else [])))
     took_s = time.monotonic() - began_s
     if (out / "report.html").is_file():
         REPORTS.mkdir(exist_ok=True)
         shutil.copyfile(out / "report.html", REPORTS / f"{step.name}.html")
     answer = answer_of(finished.stdout)
     return {
-        "command": shlex.join(shown),
+        "command": shlex.join(["qwenops", "bench", *step.arguments]),
+        "runs_before": [shlex.join(["qwenops", "bench", *each]) for each in step.runs],
         "exit_status": finished.returncode,
         "took_s": round(took_s, 1),
         "answer": answer,
     }
+
+
+def told(
+    arguments: Sequence[str], words: Mapping[str, str], folder: Path, more: Sequence[str]
+) -> "subprocess.CompletedProcess[str]":
+    """Run one command of `qwenops bench` in `folder`; `words` stand where their names are in braces."""
+    filled = list(arguments)
+    for name, value in words.items():
+        filled = [each.replace(f"{{{name}}}", value) for each in filled]
+    argv = [program(), "bench", *filled, *more]
+    return subprocess.run(
+        argv, stdout=subprocess.PIPE, text=True, timeout=STEP_TIMEOUT_S, check=False, cwd=folder, env=os.environ
+    )
 
 
 def answer_of(said: str) -> dict[str, Any]:
@@ -141,7 +169,7 @@ async def measure(step: Step, model: str) -> str | None:
     """Take one step, with a fresh server where it needs one; write its result, and return why it is no good."""
     with tempfile.TemporaryDirectory(prefix="measuring-") as folder:
         home = Path(folder)
-        command = f"{program()} serve {model} --port {{port}}"
+        command = " ".join([program(), "serve", model, "--port", "{port}", *step.serve_options])
         words = {"model": model, "serve": command}
         if step.needs_server:
             environ = server_environ(os.environ, home)
@@ -151,7 +179,11 @@ async def measure(step: Step, model: str) -> str | None:
                 found = await asyncio.to_thread(take, step, {**words, "url": served.url}, home)
         else:
             found = take(step, words, home)
-    write_result(f"measuring-{step.name}", options={"model": model, "command": found["command"]}, results=found)
+    write_result(
+        f"measuring-{step.name}",
+        options={"model": model, "command": found["command"], "serve_options": list(step.serve_options)},
+        results=found,
+    )
     return failure_of(step, found)
 
 

@@ -225,9 +225,14 @@ def test_f9_a_chunk_is_no_token_and_a_failed_request_no_good_one(tmp_path: Path)
     assert 20 < failed < 80
     assert summary.rates["errors"] == pytest.approx(failed / 200)
     assert summary.rates["attainment"] == pytest.approx(1 - failed / 200)
-    # One request a second; the rate is taken after the ramp, so it is not exactly that of all of them.
-    assert summary.rates["goodput"] == pytest.approx((200 - failed) / 200, rel=0.02)
     good = [record for record in driven.records if record.failure is None]
+    # One request a second, each over before the next: the ramp is the first request, and half an answer after its end.
+    [answer_s] = {round(((record.ended_ns or 0) - (record.sent_ns or 0)) / 1e9, 6) for record in good}
+    first, *later = driven.records
+    ramp_s = ((first.ended_ns or 0) - (first.sent_ns or 0)) / 1e9 + answer_s / 2
+    assert ramp_s < 1.0
+    num_later = sum(record.failure is None for record in later)
+    assert summary.rates["goodput"] == pytest.approx(num_later / (200 - ramp_s), rel=1e-6)
     assert {(record.num_chunks, record.completion_tokens) for record in good} == {(4, 16)}
     assert "itl" not in summary.distributions
     assert summary.distributions["icl"].n == 3 * len(good)

@@ -36,11 +36,9 @@ def test_here_everything_comes_out_as_expected() -> None:
     for _ in quiet_tries(3):
         told: list[float] = []
         conclusion = asyncio.run(selftest(tell=partial(_note, told), tries=2))
-        found = [row for row in conclusion.tables[0].rows if row[3] != "ok"]
+        wrong = [row for row in conclusion.tables[0].rows if row[3] != "ok"]
         assert told[-1] == 1.0
-        assert (conclusion.exit_code == 0) == (not found)
-        # What the client costs is judged in tests/benchmarks/test_client_cost.py, by the cheapest of several tries.
-        wrong = [row for row in found if "share of one core" not in str(row[0])]
+        assert (conclusion.exit_code == 0) == (not wrong)
         # A busy machine disturbs what counts milliseconds, and nothing else.
         assert all(str(row[0]).startswith(("HTTP, ", "20 streams", "The ", "Ollama")) for row in wrong), wrong
         if not wrong:

@@ -49,7 +49,7 @@ class InBand:
         """Return a piece of the answer as it stands in the text."""
         if not text:
             return ""
-        before = self._leave()
+        before = "" if self.is_plain else self._leave()
         self._needs_line_end = not text.endswith("\n")
         return before + text
 

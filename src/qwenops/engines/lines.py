@@ -27,6 +27,11 @@ class LineReader:
         """The pieces of the line that has not ended."""
         self._begun_bytes = 0
 
+    @property
+    def is_between(self) -> bool:
+        """Whether the next byte begins a line, whatever it is."""
+        return not (self._begun or self._after_cr)
+
     def push(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the lines that are complete by now, without their ends.
 

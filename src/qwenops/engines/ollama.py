@@ -125,14 +125,15 @@ class OllamaEngine:
             response = await self.remote.post(f"/api/{self._api}", body, request_id=request.id, trace=request.trace)
             try:
                 answer, lines = _Answer(self.remote.url, thinking=bool(body.get("think"))), LineReader()
-                while not answer.is_done:
-                    piece = await self.remote.read(response)
-                    for line in lines.push(piece) if piece else [lines.finish()]:
-                        chunk = answer.take(line)
-                        if chunk is not None:
-                            yield chunk
-                    if not piece:
-                        break
+                with self.remote.reading(response) as read:
+                    while not answer.is_done:
+                        piece = await read()
+                        for line in lines.push(piece) if piece else [lines.finish()]:
+                            chunk = answer.take(line)
+                            if chunk is not None:
+                                yield chunk
+                        if not piece:
+                            break
                 if answer.is_done:
                     await self.remote.drain(response)
                 yield answer.last()

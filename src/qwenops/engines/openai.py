@@ -112,12 +112,13 @@ class OpenAIEngine:
                     if chunk is not None:
                         yield chunk
                 else:
-                    events, read = EventReader(), self.remote.read
-                    while not answer.is_done and (piece := await read(response)):
-                        for event in events.push(piece):
-                            chunk = answer.take(event.data)
-                            if chunk is not None:
-                                yield chunk
+                    events = EventReader()
+                    with self.remote.reading(response) as read:
+                        while not answer.is_done and (piece := await read()):
+                            for event in events.push(piece):
+                                chunk = answer.take(event.data)
+                                if chunk is not None:
+                                    yield chunk
                     for event in events.finish():
                         chunk = answer.take_rest(event.data)
                         if chunk is not None:

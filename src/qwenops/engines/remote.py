@@ -15,7 +15,8 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -169,15 +170,18 @@ class Remote:
         else:
             response.close()
 
-    async def read(self, response: "aiohttp.ClientResponse") -> bytes:
-        """Return the next bytes of an answer; nothing at its end.
+    @contextmanager
+    def reading(self, response: "aiohttp.ClientResponse") -> Iterator[Callable[[], Awaitable[bytes]]]:
+        """Give what waits for the next bytes of an answer; they are nothing at its end.
+
+        It is the transfer's own function: one call less for each token.
 
         Raises:
             EngineCrashedError: The connection was cut.
             DeadlineError: Nothing came for too long.
         """
         try:
-            return await response.content.readany()
+            yield response.content.readany
         except _failures() as error:
             raise self.failure(error) from error
 
@@ -195,16 +199,17 @@ class Remote:
 
         Raises:
             MalformedAnswerError: There are more than `max_bytes`.
-            QwenOpsError: As `read`.
+            QwenOpsError: As `reading`.
         """
         pieces, num_bytes = [], 0
-        while piece := await self.read(response):
-            pieces.append(piece)
-            num_bytes += len(piece)
-            if num_bytes > max_bytes:
-                raise MalformedAnswerError(
-                    say("{url} sent an answer of more than {limit} bytes.", url=self.url, limit=max_bytes)
-                )
+        with self.reading(response) as read:
+            while piece := await read():
+                pieces.append(piece)
+                num_bytes += len(piece)
+                if num_bytes > max_bytes:
+                    raise MalformedAnswerError(
+                        say("{url} sent an answer of more than {limit} bytes.", url=self.url, limit=max_bytes)
+                    )
         return b"".join(pieces)
 
     async def ask(

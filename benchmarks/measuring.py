@@ -35,7 +35,8 @@ VERDICTS = frozenset({0, 3, 10, 11, 12, 13})
 """Exit statuses that are results: passed, unstable, regression, objective missed, inconclusive, invalid."""
 MEASURED = frozenset({0, 10, 11, 12})
 """Those of a good measurement; after the others all is written down too, and the end is a failure."""
-OBJECTIVE = "ttft p95 < 3s, e2e p95 < 12s, errors < 1%"
+OBJECTIVE = "ttft p90 < 3s, e2e p90 < 12s, errors < 2%"
+"""To prove p95 and 1 % takes some 300 answers at a rate of less than one a second; these take half of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ STEPS = (
     Step(name="latency", arguments=("latency", "{url}", "--requests", "30")),
     Step(name="serving", arguments=("load", "{url}", "--users", "1,2,4,8,16", "--duration", "45s")),
     Step(name="rate", arguments=("load", "{url}", "--rate", "0.8", "--duration", "3m", "--slo", OBJECTIVE)),
-    Step(name="capacity", arguments=("slo", "{url}", "--slo", OBJECTIVE, "--duration", "8m")),
+    Step(name="capacity", arguments=("slo", "{url}", "--slo", OBJECTIVE, "--duration", "12m")),
     Step(
         name="compare",
         arguments=("compare", "openvino:{model}?scheme=int8", "openvino:{model}?scheme=int4"),
@@ -79,9 +80,9 @@ STEPS = (
             "stress",
             "{serve}",
             "--users",
-            "1,2,4,8",
+            "1,2,4,8,16,32",
             "--duration",
-            "20s",
+            "15s",
             "--under",
             "cpu=1,memory=4GiB",
             "--under",
@@ -107,9 +108,12 @@ STEPS = (
 )
 
 
-def program() -> str:
-    """Return the command of this installation."""
-    return str(Path(sys.executable).with_name("qwenops"))
+PROGRAM = "qwenops"
+
+
+def environ() -> dict[str, str]:
+    """Return an environment in which `qwenops` is that of this installation: no path of a machine gets into a result."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
 
 
 def take(step: Step, words: Mapping[str, str], folder: Path) -> dict[str, Any]:
@@ -140,9 +144,9 @@ def told(
     filled = list(arguments)
     for name, value in words.items():
         filled = [each.replace(f"{{{name}}}", value) for each in filled]
-    argv = [program(), "bench", *filled, *more]
+    argv = [PROGRAM, "bench", *filled, *more]
     return subprocess.run(
-        argv, stdout=subprocess.PIPE, text=True, timeout=STEP_TIMEOUT_S, check=False, cwd=folder, env=os.environ
+        argv, stdout=subprocess.PIPE, text=True, timeout=STEP_TIMEOUT_S, check=False, cwd=folder, env=environ()
     )
 
 
@@ -169,12 +173,12 @@ async def measure(step: Step, model: str) -> str | None:
     """Take one step, with a fresh server where it needs one; write its result, and return why it is no good."""
     with tempfile.TemporaryDirectory(prefix="measuring-") as folder:
         home = Path(folder)
-        command = " ".join([program(), "serve", model, "--port", "{port}", *step.serve_options])
+        command = " ".join([PROGRAM, "serve", model, "--port", "{port}", *step.serve_options])
         words = {"model": model, "serve": command}
         if step.needs_server:
-            environ = server_environ(os.environ, home)
+            env = {**server_environ(os.environ, home), "PATH": environ()["PATH"]}
             async with spawned_server(
-                shlex.split(command), url="http://127.0.0.1:{port}", timeout_s=READY_TIMEOUT_S, env=environ
+                shlex.split(command), url="http://127.0.0.1:{port}", timeout_s=READY_TIMEOUT_S, env=env
             ) as served:
                 found = await asyncio.to_thread(take, step, {**words, "url": served.url}, home)
         else:

@@ -8,6 +8,7 @@ nothing and fails when a table is out of step; a test runs it.
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,15 @@ WORDS = {
         "convert": "converting, every tensor checked",
         "http": "Served over HTTP instead of in process: {one:.1%} of the speed for 1 caller, {eight:.1%} for 8, "
         "{ttft:.1f} ms more to the first token. The API process idles at {rss:.0f} MiB and {cpu:.1f} % of a core.",
+        "callers": "callers at once",
+        "answers": "answers/s",
+        "ttft": "first token, median",
+        "e2e": "whole answer, median",
+        "tokens": "tokens/s out",
+        "load": "0.6B int8 under load, measured by `qwenops bench load` (about {prompt:.0f} tokens in of which {cached:.0%} come "
+        "from the prefix cache, {answer:.0f} out):",
+        "startup": "From start to ready: {warm:.1f} s, {cold:.1f} s with a cold disk. Capacity under an objective, int8 against "
+        "int4, a soak, the knee under 1 and 2 CPUs and more: [`benchmarks/`](benchmarks/README.md).",
     },
     "README.zh-CN.md": {
         "on": "{processor}，{threads} 核（{isa}），{memory:.0f} GiB；真实结构的随机权重；取中位数。",
@@ -46,6 +56,15 @@ WORDS = {
         "convert": "转换（逐个张量核对）",
         "http": "走 HTTP 与进程内直接调用相比：1 人时速度为 {one:.1%}，8 人时为 {eight:.1%}；首字多等 {ttft:.1f} 毫秒。"
         "API 进程空闲时占 {rss:.0f} MiB 内存、{cpu:.1f} % 的一个核。",
+        "callers": "并发人数",
+        "answers": "回答/秒",
+        "ttft": "首字，中位数",
+        "e2e": "整个回答，中位数",
+        "tokens": "写出 token/秒",
+        "load": "0.6B int8 在负载下的表现，由 `qwenops bench load` 测得（每次约读 {prompt:.0f} token，其中 {cached:.0%} 来自前缀缓存，"
+        "写 {answer:.0f} token）：",
+        "startup": "从启动到就绪：{warm:.1f} 秒，磁盘无缓存时 {cold:.1f} 秒。满足目标的最大承载量、int8 与 int4 的对比、长稳测试、"
+        "1 核与 2 核下的拐点等，见 [`benchmarks/`](benchmarks/README.md)。",
     },
 }
 
@@ -94,7 +113,7 @@ def table(words: Mapping[str, str]) -> str:
         isa=", ".join(each.upper().replace("_", "-") for each in machine["isa"]),
         memory=machine["memory_limit_bytes"] / GIB,
     )
-    return "\n".join([place, "", *lines, "", served(words)])
+    return "\n".join([place, "", *lines, "", served(words), "", under_load(words), "", startup(words)])
 
 
 def served(words: Mapping[str, str]) -> str:
@@ -107,6 +126,38 @@ def served(words: Mapping[str, str]) -> str:
         rss=results["idle"]["api_rss_mib"],
         cpu=results["idle"]["api_cpu_percent_of_a_core"],
     )
+
+
+def under_load(words: Mapping[str, str]) -> str:
+    """Return what the server does for 1, 2, 4 and more callers."""
+    segments = read("measuring-serving")["results"]["answer"]["data"]["segments"]
+    prompt, answer = (sum(each[name] for each in segments) for name in ("prompt_tokens", "completion_tokens"))
+    number = sum(each["counts"]["ok"] for each in segments)
+    asked = words["load"].format(
+        prompt=prompt / number,
+        cached=sum(each["cached_tokens"] for each in segments) / prompt,
+        answer=answer / number,
+    )
+    columns = ("callers", "answers", "ttft", "e2e", "tokens")
+    lines = [asked, "", "| " + " | ".join(words[name] for name in columns) + " |", "|---" * len(columns) + "|"]
+    for each in segments:
+        medians = [each["distributions"][name]["p50"]["value"] for name in ("ttft_s", "e2e_s")]
+        rates = each["rates"]
+        lines.append(
+            f"| {each['segment'].removeprefix('users=')} | {rates['completed_rate']:.2f} | {medians[0] * 1000:.0f} ms "
+            f"| {medians[1]:.1f} s | {rates['output_tokens_per_s']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def startup(words: Mapping[str, str]) -> str:
+    """Return how long the server takes to be ready."""
+    rounds = read("measuring-startup")["results"]["answer"]["data"]["rounds"]
+    ready = {
+        state: statistics.median(each["ready_s"] for each in rounds if each["state"] == state)
+        for state in ("warm", "cold")
+    }
+    return words["startup"].format(**ready)
 
 
 def filled(readme: str) -> str:

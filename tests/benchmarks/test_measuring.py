@@ -39,7 +39,7 @@ def test_each_result_is_written_with_its_exit_status_and_a_bad_one_fails_at_the_
 ) -> None:
     written: dict[str, Any] = {}
     command = program(tmp_path, said, status)
-    monkeypatch.setattr(measuring, "program", lambda: command)
+    monkeypatch.setattr(measuring, "PROGRAM", command)
     monkeypatch.setattr(measuring, "write_result", lambda name, **what: written.update({name: what}))
     assert measuring.main(["--only", "selftest"]) == failed
     result = written["measuring-selftest"]["results"]

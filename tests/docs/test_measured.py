@@ -8,7 +8,7 @@ import pytest
 from benchmarks import tables
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("engine", "engine-1.7b", "convert", "served")
+NEEDED = ("engine", "engine-1.7b", "convert", "served", "measuring-serving", "measuring-startup")
 MISSING = [name for name in NEEDED if not (tables.RESULTS / f"{name}.json").is_file()]
 
 
@@ -40,7 +40,19 @@ def results(rate: float) -> dict[str, dict[str, Any]]:
         "added_ttft_ms": spread(3),
         "idle": {"api_rss_mib": 99, "api_cpu_percent_of_a_core": 0.2},
     }
+    segment = {
+        "segment": "users=4",
+        "counts": {"ok": 10},
+        "prompt_tokens": 5000,
+        "cached_tokens": 4000,
+        "completion_tokens": 640,
+        "distributions": {"ttft_s": {"p50": {"value": 0.25}}, "e2e_s": {"p50": {"value": 2.5}}},
+        "rates": {"completed_rate": rate / 40, "output_tokens_per_s": rate * 1.5},
+    }
+    rounds = [{"state": state, "ready_s": ready_s} for state, ready_s in (("warm", 7.0), ("cold", 9.0), ("warm", 8.0))]
     return {
+        "measuring-serving": {"results": {"answer": {"data": {"segments": [segment]}}}},
+        "measuring-startup": {"results": {"answer": {"data": {"rounds": rounds}}}},
         "engine": {"machine": machine, "results": {"int8": engine(rate), "int4": engine(2 * rate)}},
         "engine-1.7b": {"results": {"int8": engine(rate / 2), "int4": engine(rate)}},
         "convert": {"results": converted},
@@ -59,6 +71,9 @@ def test_another_result_gives_another_table_and_leaves_the_rest_of_the_readme(
         made[rate] = tables.filled(readme)
         assert f"| {rate:.0f} | {2 * rate:.0f} | {rate / 2:.0f} | {rate:.0f} |" in made[rate]
         assert "97.0%" in made[rate]
+        assert f"| 4 | {rate / 40:.2f} | 250 ms | 2.5 s | {rate * 1.5:.0f} |" in made[rate]
+        assert "80%" in made[rate]
+        assert "7.5 " in made[rate]
     assert made[40.0] != made[50.0]
     text = (ROOT / readme).read_text(encoding="utf-8")
     before, after = text.split(tables.BEGIN)[0], text.split(tables.END)[1]

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.recording import spread, write_result
+from qwenops.bench.checks.barest import SETTLE_S, read_streams
 from qwenops.command import PIPE, run, spawn
 
 GOAL_CPU_SHARE = 0.05
@@ -28,8 +29,6 @@ MOST_CPU_SHARE = 0.9
 GOAL_NOT_MET = 3
 WORDS = 64
 EVENTS = 20_000
-SETTLE_S = 1.0
-"""After the last stream has begun: connections are made, and the first pieces are read."""
 
 
 def main() -> int:
@@ -208,40 +207,11 @@ async def _streams(told: dict[str, Any]) -> dict[str, Any]:
 
 async def _least(told: dict[str, Any]) -> dict[str, Any]:
     """Read the same streams with nothing but aiohttp and the standard library's parser; keep the times alone."""
-    import aiohttp
-
-    asked = {"model": "simulated", "stream": True, "max_tokens": told["tokens"], "ignore_eos": True}
-
-    async def one(number: int) -> list[int]:
-        messages = [{"role": "user", "content": f"{number} " + "word " * WORDS}]
-        stamps: list[int] = []
-        async with session.post(told["url"] + "/v1/chat/completions", json=asked | {"messages": messages}) as response:
-            async for line in response.content:
-                if line.startswith(b"data: {"):
-                    choices = json.loads(line[6:])["choices"]
-                    if choices and choices[0]["delta"].get("content"):
-                        stamps.append(time.perf_counter_ns())
-                        if len(stamps) == 1:
-                            begun.add(number)
-        return stamps
-
-    begun: set[int] = set()
-    timeout = aiohttp.ClientTimeout(total=None, sock_read=600)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
-        tasks = [asyncio.ensure_future(one(number)) for number in range(told["streams"])]
-        while len(begun) < told["streams"]:  # noqa: ASYNC110 -- nobody is told here: the client has no more to it
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(SETTLE_S)
-        began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        cpu_s, wall_s = time.process_time() - began_cpu_s, time.perf_counter() - began_s
-        found = await asyncio.gather(*tasks)
-    answered = [each for each in found if len(each) == told["tokens"]]
-    chunks_per_s = sum(len(each) for each in found) / told["tokens"] * told["rate"]
+    cost = await read_streams(told["url"], streams=told["streams"], tokens=told["tokens"])
     return {
-        "cpu_share": cpu_s / wall_s,
-        "us_per_chunk": cpu_s / wall_s / chunks_per_s * 1e6,
-        "answered_ratio": len(answered) / len(found),
+        "cpu_share": cost.core_share,
+        "us_per_chunk": cost.core_share / (told["streams"] * told["rate"]) * 1e6,
+        "answered_ratio": cost.whole / told["streams"],
     }
 
 

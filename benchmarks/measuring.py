@@ -66,7 +66,7 @@ STEPS = (
     Step(name="startup", arguments=("startup", "{serve}", "--starts", "3")),
     Step(name="quick", arguments=("quick", "{url}")),
     Step(name="latency", arguments=("latency", "{url}", "--requests", "30")),
-    Step(name="serving", arguments=("load", "{url}", "--users", "1,2,4,8,16", "--duration", "45s")),
+    Step(name="serving", arguments=("load", "{url}", "--users", "1,2,4,8,16", "--duration", "45s", "--cache", "cold")),
     Step(name="rate", arguments=("load", "{url}", "--rate", "0.8", "--duration", "3m", "--slo", OBJECTIVE)),
     Step(name="capacity", arguments=("slo", "{url}", "--slo", OBJECTIVE, "--duration", "12m")),
     Step(
@@ -112,7 +112,7 @@ PROGRAM = "qwenops"
 
 
 def environ() -> dict[str, str]:
-    """Return an environment in which `qwenops` is that of this installation: no path of a machine gets into a result."""
+    """Return an environment in which `qwenops` is that of this installation, so that no path gets into a result."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
 
 

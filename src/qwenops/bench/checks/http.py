@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qwenops.bench.checks.barest import read_streams
 from qwenops.bench.checks.truth import (
     Check,
     TrueTimes,
@@ -43,6 +44,7 @@ STREAMS, TOKENS_PER_S = 20, 40
 _CLIENT_CORE_SHARE = 0.05
 _STREAM_TOKENS = 240
 _COST_TOKENS = 200
+_OF_BAREST = 1.25
 _COST_TRIES = 6
 """Whatever else the machine does only adds to what the client costs, so the cheapest try is nearest to the truth."""
 _WARMUP_TOKENS = 8
@@ -262,13 +264,23 @@ async def _check_streams(url: str, folder: Path) -> list[Check]:
 
 
 async def _check_cost(url: str, folder: Path) -> list[Check]:
-    """What the client itself costs at twenty streams of forty tokens a second, which come in step as from a batch."""
+    """What the client itself costs at twenty streams of forty tokens a second, which come in step as from a batch.
+
+    On a machine where even the barest client takes more than that, it is held to the barest one.
+    """
     found: list[float] = []
-    while len(found) < _COST_TRIES and not (found and min(found) <= _CLIENT_CORE_SHARE):
+    barest: list[float] = []
+    while len(found) < _COST_TRIES:
         measured = await _twenty_streams(url, folder, _COST_TOKENS, stagger_ns=0)
         found.append(measured.figures.get("client_cores", math.inf))
+        if min(found) <= _CLIENT_CORE_SHARE:
+            break
+        barest.append((await read_streams(url, streams=STREAMS, tokens=_COST_TOKENS)).core_share)
+        if min(found) <= _OF_BAREST * min(barest):
+            break
+    limit = max(_CLIENT_CORE_SHARE, _OF_BAREST * min(barest, default=0.0))
     title = say("20 streams x 40 tokens/s: the client's share of one core")
-    return [at_most(title, min(found) * 100, _CLIENT_CORE_SHARE * 100, unit=" %")]
+    return [at_most(title, min(found) * 100, limit * 100, unit=" %")]
 
 
 async def _check_ollama(url: str, folder: Path) -> list[Check]:

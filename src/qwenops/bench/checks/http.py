@@ -45,7 +45,7 @@ _CLIENT_CORE_SHARE = 0.05
 _STREAM_TOKENS = 240
 _COST_TOKENS = 200
 _OF_BAREST = 1.25
-_COST_TRIES = 6
+_COST_TRIES = 3
 """Whatever else the machine does only adds to what the client costs, so the cheapest try is nearest to the truth."""
 _WARMUP_TOKENS = 8
 _MOST_AT_ONCE = 12

@@ -40,8 +40,8 @@ WORDS = {
         "tokens": "tokens/s out",
         "load": "0.6B int8 under load, measured by `qwenops bench load` (about {prompt:.0f} tokens in, {cached:.0%} "
         "of them from the prefix cache, later rows more than the first; {answer:.0f} out):",
-        "startup": "From start to ready: {warm:.1f} s, {cold:.1f} s with a cold disk. Capacity under an objective, "
-        "int8 against int4, a soak, the knee under 1 and 2 CPUs and more: [`benchmarks/`](benchmarks/README.md).",
+        "startup": "From start to ready: {warm:.1f} s, {cold:.1f} s with a cold disk. "
+        "Int8 against int4, a soak, the knee under 1 and 2 CPUs and more: [`benchmarks/`](benchmarks/README.md).",
     },
     "README.zh-CN.md": {
         "on": "{processor}，{threads} 核（{isa}），{memory:.0f} GiB；真实结构的随机权重；取中位数。",
@@ -64,7 +64,7 @@ WORDS = {
         "load": "0.6B int8 在负载下的表现，由 `qwenops bench load` 测得"
         "（每次约读 {prompt:.0f} token，其中 {cached:.0%} 来自前缀缓存，越靠后的行命中越多；写 {answer:.0f} token）：",
         "startup": "从启动到就绪：{warm:.1f} 秒，磁盘无缓存时 {cold:.1f} 秒。"
-        "满足目标的最大承载量、int8 与 int4 的对比、长稳测试、1 核与 2 核下的拐点等，"
+        "int8 与 int4 的对比、长稳测试、1 核与 2 核下的拐点等，"
         "见 [`benchmarks/`](benchmarks/README.md)。",
     },
 }

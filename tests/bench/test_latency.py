@@ -40,6 +40,16 @@ def test_each_condition_is_measured_and_the_first_request_is_apart(tmp_path: Pat
     json.dumps(conclusion.data)
 
 
+def test_with_and_without_the_beginning_the_same_is_asked_and_what_thinks_is_asked_something_else(
+    tmp_path: Path,
+) -> None:
+    _, found = measured(tmp_path, latency, verb="latency", target=CACHING, requests=10)
+    warm, bust, thinking, bust_thinking = ([record.item for record in each.records] for each in found.drivens[2:])
+    assert warm == bust
+    assert thinking == bust_thinking
+    assert not set(thinking) & set(warm)
+
+
 def test_bust_and_warm_say_in_the_folder_what_they_were(tmp_path: Path) -> None:
     _, found = measured(tmp_path, latency, verb="latency", target=CACHING, requests=5)
     lines = [json.loads(line) for line in (found.path / "segments.jsonl").read_text("utf-8").splitlines()]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from qwenops.bench.schedule import schedule_hash
 from qwenops.bench.segment import ClosedLoop, OpenLoop
 from qwenops.bench.simulated.engine import open_simulated
 from qwenops.bench.simulated.loop import run
+from qwenops.bench.stats import measure, summarise
 from qwenops.errors import ConfigError
 
 QUICK = "simulated:?service=fixed&service_s=0.5&first_share=0.2&contention=0&coherence=0&slots=64"
@@ -49,6 +51,20 @@ def measured(
 
 def titles(conclusion: Conclusion) -> list[str]:
     return [str(table.title) for table in conclusion.tables]
+
+
+@pytest.mark.parametrize("cache", ["warm", "cold", "bust"])
+def test_a_step_finds_no_prompt_of_an_earlier_step_in_a_prefix_cache(tmp_path: Path, cache: str) -> None:
+    target = "simulated:?prefill_tokens_per_s=1000&decode_tokens_per_s=50&cache_tokens=10000000&slots=8"
+    _, found = measured(tmp_path, partial(load, users=(1, 2, 1)), target=target, cache=cache, duration_s=60.0, warmup=1)
+    steps = found.drivens[1:]
+    prompts = [record.prompt_hash for each in steps for record in each.records]
+    assert len(set(prompts)) == len(prompts) > 60
+    # One caller waits as long for its first token after others have asked as before.
+    first, _, last = (summarise(each) for each in steps)
+    before, after = (measure(each, "ttft p50") for each in (first, last))
+    assert before is not None
+    assert after == pytest.approx(before, rel=0.15)
 
 
 @pytest.mark.proves("C1")

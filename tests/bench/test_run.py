@@ -94,6 +94,29 @@ def test_what_is_driven_is_what_the_folder_holds(tmp_path: Path) -> None:
     assert conclusion_of(found.summary).sentences == (say("It is done."), cache_sentence("warm"))
 
 
+def test_no_segment_asks_again_what_its_target_was_asked_before(tmp_path: Path) -> None:
+    warming = Segment(name="warm-up", load=ClosedLoop(users=2, requests=2), phase=Phase.WARMUP)
+
+    async def main() -> list[Driven]:
+        async with begun(tmp_path) as started:
+            started.targets = {**started.targets, "other": started.targets[""]}
+            parts = (warming, CLOSED, OPEN, warming, replace(CLOSED, first_item=7), OPEN)
+            return [*[await started.drive(each) for each in parts], await started.drive(OPEN, "other")]
+
+    drivens = run(main())
+    items = [[int(record.item.removeprefix("item-")) for record in each.records] for each in drivens]
+    assert items == [
+        [-1, -2],  # the items that only warm up are others
+        list(range(40)),
+        list(range(40, 60)),
+        [-3, -4],
+        list(range(7, 47)),  # as told
+        list(range(60, 80)),  # behind all that was asked
+        list(range(20)),  # of another target, which knows nothing yet
+    ]
+    assert [each.segment.first_item for each in drivens] == [0, 0, 40, 2, 7, 60, 0]
+
+
 def test_the_manifest_says_what_was_measured_how_and_where(tmp_path: Path) -> None:
     options = BenchOptions(folder=tmp_path, rate=0.25, duration_s=90.0, thinking=True, seed=7)
 

@@ -1,10 +1,13 @@
-import asyncio
-from functools import partial
+import json
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 
+from qwenops.bench.checks import http
 from qwenops.bench.checks.truth import Check, at_most, equal
-from qwenops.bench.conclusion import Cell, Outcome, conclusion_data
+from qwenops.bench.conclusion import Outcome, conclusion_data
 from qwenops.bench.selftest import EXIT_FAILED, concluded, selftest
 from qwenops.text import say
 from tests.quiet import quiet_tries
@@ -32,19 +35,33 @@ def test_what_failed_is_said_with_what_was_expected_and_the_exit_code_is_not_zer
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_here_everything_comes_out_as_expected() -> None:
-    wrong: list[tuple[Cell, ...]] = []
+    wrong: list[str] = []
     for _ in quiet_tries(3):
-        told: list[float] = []
-        conclusion = asyncio.run(selftest(tell=partial(_note, told), tries=2))
-        wrong = [row for row in conclusion.tables[0].rows if row[3] != "ok"]
-        assert told[-1] == 1.0
-        assert (conclusion.exit_code == 0) == (not wrong)
+        # As its users run it: a process that holds thousands of tests besides would measure what those cost.
+        ran = subprocess.run(
+            [sys.executable, "-m", "qwenops", "bench", "selftest", "--json"],
+            check=False,
+            capture_output=True,
+            timeout=290,
+        )
+        checks = json.loads(ran.stdout)["data"]["checks"]
+        wrong = [f"{each['check']}: {each['expected']}, {each['measured']}" for each in checks if not each["ok"]]
+        assert len(checks) > 50
+        assert (ran.returncode == 0) == (not wrong)
         # A busy machine disturbs what counts milliseconds, and nothing else.
-        assert all(str(row[0]).startswith(("HTTP, ", "20 streams", "The ", "Ollama")) for row in wrong), wrong
+        assert all(each.startswith(("HTTP, ", "20 streams", "The ", "Ollama")) for each in wrong), wrong
         if not wrong:
             break
     assert not wrong
 
 
-def _note(told: list[float], fraction: float, _what: str) -> None:
-    told.append(fraction)
+async def test_it_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none(*_: Any, **__: Any) -> list[Check]:
+        return [RIGHT]
+
+    monkeypatch.setattr(http, "check_times", none)
+    monkeypatch.setattr(http, "check_answers", none)
+    told: list[float] = []
+    await selftest(tell=lambda fraction, _what: told.append(fraction))
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (0.0, 1.0)

@@ -86,8 +86,8 @@ async def test_each_phase_is_what_the_server_is_known_to_take(tmp_path: Path, mo
         assert 0.5 <= each["first_ttft_s"] <= each["first_token_s"] - each["ready_s"] < 2.0
         assert 0.1 <= each["second_ttft_s"] < each["first_ttft_s"]
         assert each["peak_memory_bytes"] > 8 * 1024 * 1024
-        # It read the model once: from disk where it was cold.
-        assert each["resident_ratio"] == (0.0 if each["state"] == "cold" else 1.0)
+        # It read the model once: from disk where it was cold. The kernel may take a page back at any time.
+        assert each["resident_ratio"] == pytest.approx(0.0 if each["state"] == "cold" else 1.0, abs=0.01)
         assert (each["read_bytes"] >= 8 * 1024 * 1024) == (each["state"] == "cold")
     assert str(conclusion.sentences[0]).startswith("Cold start: ready after ")
     assert str(conclusion.sentences[1]).startswith("Warm start: ready after ")

@@ -331,7 +331,9 @@ async def _rehearse(run: Run, plan: Plan, names: tuple[str, ...]) -> None:
     for name in dict.fromkeys(names):
         side = SIDES[names.index(name)]
         rehearsal = Rehearsal(of=_marked(run.workload, f"before {side}"))
-        await run.drive(Segment(name=f"before {side}", load=load, phase=Phase.WARMUP), name, workload=rehearsal)
+        await run.drive(
+            Segment(name=f"before {side}", load=load, phase=Phase.WARMUP, first_item=0), name, workload=rehearsal
+        )
 
 
 async def _pair(run: Run, plan: Plan, names: tuple[str, ...], number: int, first: int) -> Pair | None:
@@ -362,7 +364,7 @@ def _block(run: Run, plan: Plan, number: int, side: str) -> Segment:
                 burstiness=options.burstiness,
             )
         )
-    return Segment(name=f"block {number} {side}", load=load)
+    return Segment(name=f"block {number} {side}", load=load, first_item=0)
 
 
 def _marked(workload: Workload, block: str) -> Workload:

@@ -6,6 +6,7 @@ cache for the first time.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from qwenops.bench.conclusion import Conclusion, Outcome
@@ -65,7 +66,12 @@ async def latency(run: Run) -> Conclusion:
     await warm_up(run)
     drivens = []
     for condition in CONDITIONS:
-        segment = Segment(name=condition.name, load=ClosedLoop(users=1, requests=requests_of(run, condition)))
+        segment = Segment(
+            name=condition.name,
+            load=ClosedLoop(users=1, requests=requests_of(run, condition)),
+            # With and without the shared beginning the same is asked; what thinks must not find these prompts again.
+            first_item=max(map(partial(requests_of, run), CONDITIONS)) if condition.thinking else 0,
+        )
         drivens.append(await run.drive(segment, workload=_workload(run, condition)))
     drivens = [each for each in drivens if each.records]
     bounds = parse_slo(run.options.slo).met if run.options.slo else None

@@ -84,7 +84,7 @@ def segments_of(run: Run, users: Sequence[int] = ()) -> list[Segment]:
 
 
 def open_segment(
-    run: Run, name: str, rate_per_s: float, *, duration_s: float | None, count: int | None = None, first_item: int = 0
+    run: Run, name: str, rate_per_s: float, *, duration_s: float | None, count: int | None = None
 ) -> Segment:
     """Return an open loop at a rate, spaced as the options say."""
     options = run.options
@@ -100,7 +100,6 @@ def open_segment(
         name=name,
         load=OpenLoop(offsets_ns=offsets),
         duration_s=duration_s,
-        first_item=first_item,
         max_in_flight=options.num_connections or MOST_IN_FLIGHT,
     )
 

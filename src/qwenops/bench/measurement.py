@@ -134,6 +134,8 @@ class Run:
         self._lines: dict[str, Line] = {}
         self._number = 0
         self._next_index = 0
+        self._next_items: dict[tuple[str, bool], int] = {}
+        """What comes next of the items of each target, by whether they only warm up: those are others."""
         self._prompts = Fingerprint()
         self._schedules: list[str] = []
         self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
@@ -176,13 +178,14 @@ class Run:
             overload: Whether more is to be sent than can be done; then what is not sent is no fault of the client.
         """
         past = self._past_segment(self._number)
+        segment = self._numbered(segment, target)
         if past is not None:
             past.check(segment, target)
         records: list[RequestRecord] = []
         keep = each or records.append
         if past is not None and past.is_over:
             self._number += 1
-            return self._replay(past, segment, keep, records, overload=overload)
+            return self._replay(past, segment, target, keep, records, overload=overload)
         if self.interrupted:
             return Driven(
                 segment=segment,
@@ -312,6 +315,16 @@ class Run:
             )
         return self._lines[target]
 
+    def _numbered(self, segment: Segment, target: str) -> Segment:
+        """Return the segment with the item that it begins with."""
+        if segment.first_item is not None:
+            return segment
+        return replace(segment, first_item=self._next_items.get((target, segment.phase is Phase.WARMUP), 0))
+
+    def _note_items(self, segment: Segment, target: str, positions: int) -> None:
+        key, behind = (target, segment.phase is Phase.WARMUP), (segment.first_item or 0) + positions
+        self._next_items[key] = max(behind, self._next_items.get(key, 0))
+
     def _past_segment(self, number: int) -> PastSegment | None:
         if self._past is None or number >= len(self._past.segments):
             return None
@@ -321,6 +334,7 @@ class Run:
         self,
         past: PastSegment,
         segment: Segment,
+        target: str,
         keep: Callable[[RequestRecord], None],
         records: list[RequestRecord],
         *,
@@ -337,6 +351,7 @@ class Run:
         pass_to(self.clock, self.origin_ns + driven.ended_ns)
         self._note_schedule(segment)
         self._next_index = past.first_index + number + driven.dropped
+        self._note_items(segment, target, number + driven.dropped)
         self.watch.close_segment(driven, number, overload=overload)
         return driven
 
@@ -404,11 +419,12 @@ class Run:
         }
         self.folder.add("segments", line)
         self._next_index = scene.first_index + scene.positions
+        self._note_items(scene.segment, scene.target, scene.positions)
         self.watch.close_segment(driven, scene.progress.sent, overload=overload)
 
     def _prepare(self, scene: _Scene, position: int) -> Errand:
         scene.positions = max(scene.positions, position + 1)
-        number = scene.segment.first_item + position
+        number = (scene.segment.first_item or 0) + position
         warmup = scene.segment.phase is Phase.WARMUP
         ask = scene.workload.warmup(number) if warmup else scene.workload.ask(number)
         index = scene.first_index + position

@@ -34,8 +34,9 @@ class Segment:
     phase: Phase = Phase.MEASURE
     duration_s: float | None = None
     """The window; without one an open loop lasts until its last send time, a closed loop until all is answered."""
-    first_item: int = 0
-    """Number of the workload's item that its first request asks; the segments of a comparison ask the same ones."""
+    first_item: int | None = None
+    """Number of the workload's item that its first request asks; None for the one behind the last that its target was
+    asked, so that no segment finds prompts of an earlier one in a cache. Segments of a comparison ask the same ones."""
     max_in_flight: int | None = None
     """Bound on an overload: what would exceed it is not sent and recorded as dropped by the client."""
 

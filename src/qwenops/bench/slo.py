@@ -106,7 +106,6 @@ class _Search:
     options: BenchOptions
     budget_s: float
     spent_s: float = 0.0
-    num_sent: int = 0
     num_loads: int = 0
     most_in_flight: int = 64
     interrupted: bool = False
@@ -120,7 +119,6 @@ class _Search:
         """Send a segment and account for its time and items."""
         driven = await self.drives.drive(segment, overload=True)
         self.spent_s += (driven.ended_ns - driven.began_ns) / NS_PER_S
-        self.num_sent += len(driven.records) + driven.dropped
         self.interrupted |= driven.interrupted
         return driven
 
@@ -139,7 +137,6 @@ class _Search:
                 name=f"{self.num_loads}: {show_number(rate_per_s, 4)}/s",
                 load=OpenLoop(offsets_ns=offsets),
                 duration_s=seconds,
-                first_item=self.num_sent,
                 max_in_flight=self.most_in_flight,
             )
         )
@@ -278,9 +275,7 @@ async def find_capacity(
 
 async def _plan(search: _Search, announce: Announce) -> None:
     """Ask a few times alone, and set and announce a budget that suffices for a decision."""
-    driven = await search.send(
-        Segment(name="alone", load=ClosedLoop(users=1, requests=_ALONE_REQUESTS), first_item=search.num_sent)
-    )
+    driven = await search.send(Segment(name="alone", load=ClosedLoop(users=1, requests=_ALONE_REQUESTS)))
     if (alone_s := _answer_s(driven)) is not None:
         search.budget_s = search.needed_s(pace_of_one(alone_s))
         announce(plan_sentence(search.slo, search.budget_s, None))
@@ -303,7 +298,6 @@ async def _what_callers_get(search: _Search, announce: Announce | None) -> tuple
                 name=f"users={users}",
                 load=ClosedLoop(users=users),
                 duration_s=seconds,
-                first_item=search.num_sent,
             )
         )
         alone = alone or search.judged(Offered(records=tuple(driven.records)))

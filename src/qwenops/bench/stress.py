@@ -149,13 +149,11 @@ class _Watched:
     target: str
     ended: Callable[[], Text | None]
     process_ids: tuple[int, ...]
-    num_sent: int = 0
     gone: bool = False
 
     async def drive(self, segment: Segment) -> Driven:
         """Send a segment and note what happened to the server."""
-        driven = await self.run.drive(replace(segment, first_item=self.num_sent), self.target, overload=True)
-        self.num_sent += len(driven.records) + driven.dropped
+        driven = await self.run.drive(segment, self.target, overload=True)
         self._note(driven)
         return driven
 

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from qwenops.engines import open_engine
@@ -109,3 +110,24 @@ def test_the_process_that_asks_imports_nothing_heavy(tiny_artefact: Callable[[Sc
         [sys.executable, "-c", ASK, str(folder)], capture_output=True, text=True, timeout=120, check=True
     )
     assert 1 <= int(done.stdout) <= 5
+
+
+async def test_prompts_of_ever_new_lengths_do_not_let_its_memory_grow(
+    tiny_artefact: Callable[[Scheme], Artefact],
+) -> None:
+    async def ask(lengths: range) -> int:
+        for length in lengths:
+            prompt = Tokens(ids=tuple(1000 + (length * 7919 + place) % 9000 for place in range(length)))
+            await anext(
+                engine.generate(GenerationRequest(id=f"{length}", prompt=prompt, sampling=SamplingParams(max_tokens=1)))
+            )
+        return psutil.Process(engine.pid).memory_info().rss
+
+    engine = await opened(tiny_artefact(Scheme.INT8).folder)
+    try:
+        await engine.ready()
+        before = await ask(range(100, 200))
+        after = await ask(range(200, 400))
+    finally:
+        await engine.aclose()
+    assert after - before < 8 * 2**20

@@ -26,6 +26,12 @@ Precision = Literal["bf16", "f32"]
 QUANTIZATION_GROUP = 128
 """Activations that share a scale when they are quantised on the fly. OpenVINO's 32 costs a fifth of the speed."""
 
+KEPT_PRIMITIVES = 64
+"""What OpenVINO keeps of what it has compiled for a number of tokens in a step, by stream. With its 5,000 memory grows by
+1.2 MiB for each new number, for hours; what that saves in time was not to be measured (docs/lab.md)."""
+KEPT_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+"""The same of oneDNN (1,024 by itself), which takes it from the environment of its process."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileOptions:
@@ -99,6 +105,7 @@ def compile_form(model: Any, precision: Precision, options: CompileOptions) -> F
         "INFERENCE_NUM_THREADS": options.threads,
         "ENABLE_CPU_PINNING": options.pinning,
         "NUM_STREAMS": 1,
+        "CPU_RUNTIME_CACHE_CAPACITY": KEPT_PRIMITIVES,
     }
     try:
         compiled = ov.Core().compile_model(model, "CPU", properties)

@@ -15,7 +15,7 @@ from typing import Any
 from qwenops.engines.openvino.answers import Answer
 from qwenops.engines.openvino.blocks import BLOCK_TOKENS
 from qwenops.engines.openvino.forms import Forms, open_forms
-from qwenops.engines.openvino.paged import CompileOptions, forget_file
+from qwenops.engines.openvino.paged import KEPT_KERNELS, CompileOptions, forget_file
 from qwenops.engines.openvino.runner import Runner
 from qwenops.engines.openvino.sampling import Row, choose, label_probabilities
 from qwenops.engines.openvino.scheduler import Piece, Scheduler, SchedulerOptions, Step, Tracked
@@ -386,6 +386,8 @@ def open_stepper(
     threads = _threads(options, machine)
     environment = plan_environment(machine, threads.value)
     environ.update(environment.value)
+    for name, kept in KEPT_KERNELS.items():
+        environ.setdefault(name, kept)  # whoever sets it has a reason
     tokenizer = open_tokenizer(artefact.folder)
     forms = open_forms(
         CompileOptions(

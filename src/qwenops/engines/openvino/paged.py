@@ -27,8 +27,11 @@ QUANTIZATION_GROUP = 128
 """Activations that share a scale when they are quantised on the fly. OpenVINO's 32 costs a fifth of the speed."""
 
 KEPT_PRIMITIVES = 64
-"""What OpenVINO keeps of what it has compiled for a number of tokens in a step, by stream. With its 5,000 memory grows by
-1.2 MiB for each new number, for hours; what that saves in time was not to be measured (docs/lab.md)."""
+"""What OpenVINO keeps of what it has compiled for numbers of tokens in a step.
+
+With its 5,000 memory grows by 1.2 MiB for each new number, for hours; what that saves in time is too little to be
+measured here (docs/lab.md).
+"""
 KEPT_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
 """The same of oneDNN (1,024 by itself), which takes it from the environment of its process."""
 

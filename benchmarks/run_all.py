@@ -13,6 +13,7 @@ RUNS: tuple[tuple[str, Sequence[str]], ...] = (
     ("benchmarks.engine", ("--model", "random:1.7b", "--schemes", "int8,int4", "--name", "engine-1.7b")),
     ("benchmarks.served", ()),
     ("benchmarks.client_cost", ()),
+    ("benchmarks.measuring", ()),
     ("benchmarks.tables", ()),
 )
 

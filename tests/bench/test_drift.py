@@ -246,6 +246,8 @@ def test_memory_is_judged_by_pss_where_there_is_enough_of_it() -> None:
         for each in range(50)
     ]
     assert [each.name for each in memory_and_descriptors(samples)] == ["server_pss_bytes", "server_descriptors"]
+    own = [{**each, "server_own_bytes": 50.0} for each in samples]
+    assert [each.name for each in memory_and_descriptors(own)] == ["server_own_bytes", "server_descriptors"]
     few = [
         {**each, "server_pss_bytes": each["server_pss_bytes"] if not number % 10 else None}
         for number, each in enumerate(samples)

@@ -62,6 +62,30 @@ def test_the_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert np.all(covered / runs >= 0.85)
 
 
+def test_where_the_steps_lie_off_the_law_the_intervals_say_so() -> None:
+    """The machine was slower at some steps: the errors within each step know nothing of that."""
+    random = np.random.default_rng(5)
+    one, contention, coherence = 0.5, 0.1, 0.01
+    most = usl(math.sqrt(90), one, contention, coherence)
+    covered, runs = 0, 60
+    for seed in range(runs):
+        levels = [
+            level(users, usl(users, one, contention, coherence) * (1 + 0.15 * random.standard_normal()), 0.01)
+            for users in (1, 2, 4, 8, 16, 32)
+        ]
+        found = fit_knee(levels, seed=seed)
+        assert found is not None
+        covered += most in found.most_per_s.interval
+    assert covered / runs >= 0.8
+
+
+def test_a_step_that_was_far_from_steady_has_no_say() -> None:
+    levels = [level(users, usl(users, 1.0, 0.2, 0.01)) for users in (1, 2, 4, 8)]
+    broken = dataclasses.replace(level(16, 0.01), little_error=0.6)
+    assert fit_knee([*levels, broken]) == fit_knee(levels)
+    assert fit_knee([*levels[:2], broken]) is None
+
+
 def test_without_a_cost_of_pairs_throughput_never_falls() -> None:
     found = fit_knee([level(users, usl(users, 1.0, 0.2, 0.0)) for users in (1, 2, 4, 8, 16)])
     assert found is not None
@@ -127,6 +151,24 @@ def test_a_steady_level_keeps_littles_law_and_one_that_changed_does_not() -> Non
     found = level_of(closed(broken, 2, 100.0), 2)
     assert found.little_error == pytest.approx(0.5, abs=0.01)
     assert not found.steady
+
+
+@pytest.mark.parametrize("answers_long", [6, 30])
+def test_the_error_of_a_level_covers_the_truth_where_answers_are_long_too(answers_long: int) -> None:
+    """Four callers without a queue: 4 answers a second. Parts shorter than an answer would share answers."""
+    random = np.random.default_rng(11)
+    covered, runs = 0, 200
+    for _ in range(runs):
+        records: list[RequestRecord] = []
+        for _user in range(4):
+            at_s = 0.0
+            while at_s < answers_long:
+                stay_s = float(random.gamma(4.0, 0.25))
+                records.append(request(len(records), at_s, at_s + stay_s))
+                at_s += stay_s
+        found = level_of(closed(records, 4, float(answers_long)), 4)
+        covered += abs(found.per_s - 4.0) <= 1.96 * found.error
+    assert covered / runs >= 0.85
 
 
 def test_failures_are_no_throughput() -> None:

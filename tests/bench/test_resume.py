@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qwenops.bench.folder import read_lines, read_manifest, read_run
+from qwenops.bench.folder import read_lines, read_manifest, read_records, read_run
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import Failure, Phase
 from qwenops.bench.run import Opening, begin
@@ -97,6 +97,48 @@ async def test_killed_twice_and_continued_in_real_time(tmp_path: Path, options: 
     assert found.manifest["state"] == "done"
     assert len(found.manifest["sittings"]) == 2
     assert found.summary["outcome"] == "done"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+async def test_what_is_in_flight_when_the_window_has_closed_is_asked_again(tmp_path: Path, how: signal.Signals) -> None:
+    """Four callers whose answers take ever longer: it ends after the window, with some answered and some not."""
+    folder = tmp_path / "run"
+    server = SimulatedOptions(service="exponential", service_s=1.5, first_share=0.5, slots=4, contention=0.0, seed=3)
+    async with serve_simulated(ServerModel(server)) as url:
+        options = {"max_tokens": 4, "users": 4, "duration_s": 4.0, "warmup": 0, "sample_every_s": 0.1}
+        first = Sitting(verb="load", target=url, folder=str(folder), options=options)
+        answered = await asyncio.to_thread(end_in_the_drain, first, how)
+        await ended(replace(first, resumed=True))
+    found = read_run(folder)
+    (driven,) = found.drivens
+    positions = sorted(record.index for record in driven.records)
+    assert positions == list(range(len(positions)))
+    # Who was stopped waits a moment for what is in flight; who is killed does not.
+    assert answered <= len(positions) <= answered + 4
+    assert how is signal.SIGINT or answered < len(positions)
+    assert {record.failure for record in driven.records} == {None}
+    assert (found.manifest["state"], driven.interrupted) == ("done", False)
+
+
+def end_in_the_drain(sitting: Sitting, how: signal.Signals) -> int:
+    """End it when its window is over and an answer has come after that; return how many were answered."""
+    folder, until_s = Path(sitting.folder), time.monotonic() + TIMEOUT_S
+    with subprocess.Popen(sitting.argv(), cwd=ROOT) as process:
+        while process.poll() is None and not late_answers(folder):
+            if time.monotonic() > until_s:
+                process.kill()
+                pytest.fail("no answer came after the window")
+            time.sleep(0.002)
+        process.send_signal(how)
+        process.wait(TIMEOUT_S)
+    return sum(record.failure is None for record in read_records(folder))
+
+
+def late_answers(folder: Path) -> int:
+    if not (folder / "requests.jsonl").exists():
+        return 0
+    return sum((record.ended_ns or 0) > 4.3 * S for record in read_records(folder))
 
 
 QUICK = SimulatedOptions(service="fixed", service_s=0.03, first_share=0.5, slots=4, contention=0.3)

@@ -148,7 +148,7 @@ class TestSearch:
             await find_capacity(server, parse_slo("ttft p95 < 2s"), BenchOptions(), 2000.0)
             searches.append(server.segments)
         assert searches[0] == searches[1]
-        assert all(segment.first_item is None for segment in searches[0]), "no item is asked twice"
+        assert all(segment.first_item is None for segment in searches[0])  # so that no item is asked twice
 
     @pytest.mark.parametrize("after", [2, 4, 9])
     async def test_an_interrupted_search_says_what_it_has(self, after: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks import tables
+from qwenops.page.html import MAX_BYTES
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("engine", "engine-1.7b", "convert", "served", "measuring-serving", "measuring-startup")
@@ -17,6 +18,11 @@ MISSING = [name for name in NEEDED if not (tables.RESULTS / f"{name}.json").is_f
 def test_the_table_of_a_readme_is_in_step_with_the_results(readme: str) -> None:
     text = (ROOT / readme).read_text(encoding="utf-8")
     assert tables.filled(readme) == text, "run `python -m benchmarks.tables`"
+
+
+@pytest.mark.parametrize("report", sorted((ROOT / "benchmarks" / "reports").glob("*.html")), ids=lambda path: path.name)
+def test_a_committed_report_is_small(report: Path) -> None:
+    assert report.stat().st_size <= MAX_BYTES
 
 
 def spread(middle: float) -> dict[str, float]:

@@ -17,6 +17,8 @@ from qwenops.text import Text, say
 
 _NEAR = 2.0
 """Times the callers that were tried: farther away the law is a guess."""
+_POOR_FIT = 0.15
+"""A law that is farther from a step is only a rough description."""
 _AS_GOOD = 0.98
 OVERLOAD_SHARE = 1.5
 RECOVERY_REQUESTS = 12
@@ -124,6 +126,8 @@ def _sentences(climb: Climb) -> list[Text]:
             )
         )
         found += _peak_sentences(climb, knee.peak_users.value)
+    if not climb.grows:
+        found += _fit_sentences(climb)
     if climb.steady is not None:
         found.append(_steady_sentence(climb.steady))
     if climb.recovery is not None:
@@ -180,6 +184,25 @@ def _peak_sentences(climb: Climb, peak: float) -> list[Text]:
             )
         ]
     return []
+
+
+def _fit_sentences(climb: Climb) -> list[Text]:
+    """Say where the law is a poor description, and which steps it was not fitted to."""
+    found: list[Text] = []
+    if climb.knee is not None and climb.knee.misfit > _POOR_FIT:
+        found.append(
+            say(
+                "The steps lie up to {misfit:.0%} from the law: take the knee for a rough figure, or measure again "
+                "with longer steps on a machine that does nothing else.",
+                misfit=climb.knee.misfit,
+            )
+        )
+    unfit = [str(level.users) for level in climb.levels if not level.fit]
+    if unfit:
+        found.append(
+            say("Not used for the knee, because they were not steady: {users} callers.", users=", ".join(unfit))
+        )
+    return found
 
 
 def _steady_sentence(steady: Steady) -> Text:

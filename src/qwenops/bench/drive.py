@@ -7,7 +7,7 @@ window is waited for (up to a limit) and counted: a request belongs to the windo
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,8 @@ class Before:
     """Whether what was due before now, and is not over, is sent again at once."""
     resting: Mapping[int, int] = field(default_factory=dict)
     """Of a closed loop whose callers were all resting: until when each does, on the clock."""
+    waiting: Sequence[int] = ()
+    """Of a closed loop whose window was over: which callers still waited for an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ class _Flight:
         self.over = course.before.over if course.before else frozenset()
         self.resumed = course.before is not None and course.before.resumed
         self.resting_until = course.before.resting if course.before else {}
+        self.waiting = course.before.waiting if course.before else ()
         duration_s = segment.duration_s
         self.end_ns = None if duration_s is None else self.began_ns + round(duration_s * NS_PER_S)
         self.closing = False
@@ -254,6 +257,11 @@ async def _send_closed(flight: _Flight, load: ClosedLoop) -> None:
     """Keep the callers busy until the window or the requests are over."""
     numbers = itertools.count() if load.requests is None else iter(range(load.requests))
     positions = (each for each in numbers if each not in flight.over)
+    if flight.resumed and flight.is_over():
+        # The window closed while these were in flight: they are asked again, and nothing else.
+        for user, position in zip(flight.waiting, positions, strict=False):
+            flight.start(flight.fly(flight.course.prepare(position), flight.clock.now_ns(), user))
+        return
     for user in sorted(range(load.users), key=lambda each: flight.resting_until.get(each, 0)):
         flight.start(_caller(flight, load, positions, user))
     if flight.end_ns is None:
@@ -292,6 +300,21 @@ async def _caller(flight: _Flight, load: ClosedLoop, positions: Iterator[int], u
 def rest_ns(load: ClosedLoop, record: RequestRecord) -> int:
     """Return until when the caller of a request that is over rests, in the run's own time."""
     return (record.ended_ns or 0) + _pause_ns(load, record)
+
+
+def waiting_after(load: ClosedLoop, end_ns: int, records: Iterable[RequestRecord]) -> tuple[int, ...]:
+    """Return which callers wait for an answer after the window, by the records of those that do not.
+
+    Args:
+        load: Whose callers.
+        end_ns: When the window closes, in the run's own time.
+        records: Of the requests that are over.
+    """
+    free: set[int] = set()
+    for record in records:
+        if record.user is not None and record.failure is not Failure.INTERRUPTED and rest_ns(load, record) >= end_ns:
+            free.add(record.user)
+    return tuple(user for user in range(load.users) if user not in free)
 
 
 def _pause_ns(load: ClosedLoop, record: RequestRecord) -> int:

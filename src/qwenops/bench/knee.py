@@ -4,10 +4,12 @@ The Universal Scalability Law says X(N) = r N / (1 + s (N - 1) + k N (N - 1)): `
 share of the work that callers queue for, `k` what each pair of them costs. Its highest point lies at
 N* = sqrt((1 - s) / k); the knee, from which on more callers mostly wait, where the straight line of one caller meets
 the highest throughput. N / X is linear in the three, so the fit is a weighted least squares without negative values;
-intervals come from repeating it with throughputs drawn within their batch errors.
+intervals come from repeating it with throughputs drawn within their batch errors. Where levels lie farther from the law
+than these errors explain, the errors are widened until they do (Birge's ratio): what is off is then the law, or the
+machine from one step to the next.
 
 Little's law says that callers = throughput times residence. Where a level misses it by 5 %, it was not steady: too
-short, or the server changed while it was measured.
+short, or the server changed while it was measured. One that misses it by 15 % has no say in the fit.
 """
 
 import math
@@ -19,13 +21,19 @@ import numpy.typing as npt
 
 from qwenops.bench.record import NS_PER_S, Failure
 from qwenops.bench.segment import Driven
-from qwenops.bench.window import answers_of, done_between, steady_window
+from qwenops.bench.window import answers_of, done_between, mean_work_ns, steady_window
 from qwenops.statistics.samples import CONFIDENCE, Interval
+from qwenops.statistics.special import t_quantile
 
 LITTLE_TOLERANCE = 0.05
 STILL_GAINS = 1.1
 """Times the best before: a last step that brings so much more has not seen the end."""
-NUM_BATCHES = 10
+UNFIT = 0.15
+"""A level that misses Little's law by so much says more about its beginning and its end than about the server."""
+MOST_BATCHES = 10
+_ANSWERS_LONG = 2.0
+"""So many times as long as the work on an answer is a batch; else neighbours share answers and look too much alike."""
+_ONE_SIDED, _NORMAL = 0.975, 1.96
 _DRAWS = 400
 _LEAST_ERROR = 0.005
 """No level is known better than this share, or one lucky level would rule the fit."""
@@ -41,7 +49,7 @@ class Level:
     per_s: float
     """Good answers per second after the ramp (`window.py`)."""
     error: float
-    """Standard error of that, from the means of batches."""
+    """Standard error of that, from the means of batches; 1.96 times it is half of a 95 % interval."""
     residence_s: float | None
     """Mean time from sending to the end, of what was worked on then; None without a good answer."""
     little_error: float | None
@@ -53,6 +61,11 @@ class Level:
     def steady(self) -> bool:
         """Whether Little's law holds."""
         return self.little_error is not None and self.little_error < LITTLE_TOLERANCE
+
+    @property
+    def fit(self) -> bool:
+        """Whether it may have a say in the law."""
+        return self.per_s > 0 and self.little_error is not None and self.little_error < UNFIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +101,14 @@ def level_of(driven: Driven, users: int) -> Level:
     counted = [each for each in driven.records if each.failure is not Failure.INTERRUPTED]
     good = answers_of(counted)
     window = steady_window(driven, counted)
-    edges = np.linspace(window.from_ns, window.until_ns, NUM_BATCHES + 1)
+    number = _batches_in(window.length_ns, mean_work_ns(good, window.quickest_ns))
+    edges = np.linspace(window.from_ns, window.until_ns, number + 1)
     done = done_between(good, edges, window.quickest_ns)
-    batches = done.sum(axis=1) / max(window.length_ns / NUM_BATCHES / NS_PER_S, 1e-12)
+    batches = done.sum(axis=1) / max(window.length_ns / number / NS_PER_S, 1e-12)
     per_s = float(batches.mean())
-    spread = float(batches.std(ddof=1)) / math.sqrt(NUM_BATCHES)
+    # Of few batches the spread is itself hardly known, so it counts as Student's t says.
+    few = t_quantile(_ONE_SIDED, number - 1) / _NORMAL
+    spread = few * float(batches.std(ddof=1)) / math.sqrt(number)
     stays_s = np.array([(each.ended_ns or 0) - (each.sent_ns or 0) for each in good]) / NS_PER_S
     inside = done.sum(axis=0)
     residence_s = float(np.average(stays_s, weights=inside)) if inside.sum() > 0 else None
@@ -108,6 +124,12 @@ def level_of(driven: Driven, users: int) -> Level:
     )
 
 
+def _batches_in(length_ns: int, work_ns: float) -> int:
+    """Return into how many parts a window is cut, so that each is long against the work on an answer."""
+    longest = length_ns / (_ANSWERS_LONG * work_ns) if work_ns > 0 else float(MOST_BATCHES)
+    return max(2, min(MOST_BATCHES, int(longest)))
+
+
 def still_grows(per_s: Sequence[float]) -> bool:
     """Tell whether throughput still grows at the last step, so that neither knee nor maximum was seen.
 
@@ -121,19 +143,21 @@ def fit_knee(levels: Sequence[Level], *, seed: int = 1, confidence: float = CONF
     """Fit the law to at least three levels with different numbers of callers; None for fewer.
 
     Args:
-        levels: What each number of callers got done; levels in which nothing was done are left out.
+        levels: What each number of callers got done; those that are not fit for it are left out.
         seed: Of the draws for the intervals.
         confidence: Of the intervals.
     """
-    used = [each for each in levels if each.per_s > 0]
+    used = [each for each in levels if each.fit]
     if len({each.users for each in used}) < 3:  # noqa: PLR2004 -- the law has three parameters
         return None
     users = np.array([each.users for each in used], dtype=np.float64)
     rates = np.array([each.per_s for each in used])
     errors = np.array([each.error for each in used])
     random = np.random.default_rng(seed)
-    drawn = np.maximum(rates + errors * random.standard_normal((_DRAWS, rates.size)), 0.05 * rates)
     best = _figures(users, rates, errors / rates)
+    expected = np.asarray(_law(users, best[0], best[1], best[2]))
+    errors = errors * _birge(rates, expected, errors)
+    drawn = np.maximum(rates + errors * random.standard_normal((_DRAWS, rates.size)), 0.05 * rates)
     all_figures = np.array([_figures(users, each, errors / rates) for each in drawn])
     tail = (1.0 - confidence) / 2
     lows, highs = (np.quantile(all_figures, each, axis=0, method="nearest") for each in (tail, 1.0 - tail))
@@ -144,7 +168,6 @@ def fit_knee(levels: Sequence[Level], *, seed: int = 1, confidence: float = CONF
         )
         for value, low, high in zip(best, lows, highs, strict=True)
     ]
-    expected = _law(users, best[0], best[1], best[2])
     return Knee(
         one_per_s=named[0],
         contention=named[1],
@@ -154,6 +177,14 @@ def fit_knee(levels: Sequence[Level], *, seed: int = 1, confidence: float = CONF
         knee_users=named[5],
         misfit=float(np.max(np.abs(expected - rates) / rates)),
     )
+
+
+def _birge(rates: Values, expected: Values, errors: Values) -> float:
+    """Return by how much errors must grow to explain how far the levels lie from the law; at least 1."""
+    spare = rates.size - 3  # the law has three parameters
+    if spare < 1:
+        return 1.0
+    return max(1.0, math.sqrt(float((((rates - expected) / errors) ** 2).sum()) / spare))
 
 
 def _figures(users: Values, rates: Values, relative_errors: Values) -> tuple[float, float, float, float, float, float]:

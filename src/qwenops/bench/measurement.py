@@ -6,7 +6,7 @@ know nothing about it. The run's own time stands still between two sittings; the
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from typing import Any
 
 from qwenops.bench.clock import Clock
 from qwenops.bench.definitions import e2e_s, ttft_s
-from qwenops.bench.drive import Before, Course, Progress, drive
+from qwenops.bench.drive import Before, Course, Progress, drive, waiting_after
 from qwenops.bench.folder import RunFolder, segment_data
 from qwenops.bench.manifest import Fingerprint
 from qwenops.bench.noticing import Noticing
@@ -23,7 +23,7 @@ from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import NS_PER_S, Failure, Phase, RequestRecord
 from qwenops.bench.resume import Past, PastSegment, pass_to
 from qwenops.bench.schedule import schedule_hash
-from qwenops.bench.segment import ClosedLoop, Driven, OpenLoop, Segment
+from qwenops.bench.segment import SEGMENT_ITEMS, ClosedLoop, Driven, OpenLoop, Segment
 from qwenops.bench.send import Errand, Line
 from qwenops.bench.target import Target
 from qwenops.bench.unanswered import Unanswered
@@ -134,8 +134,8 @@ class Run:
         self._lines: dict[str, Line] = {}
         self._number = 0
         self._next_index = 0
-        self._next_items: dict[tuple[str, bool], int] = {}
-        """What comes next of the items of each target, by whether they only warm up: those are others."""
+        self._asked: Counter[tuple[str, bool]] = Counter()
+        """How many segments each target was sent, by whether they only warm up: their items are others."""
         self._prompts = Fingerprint()
         self._schedules: list[str] = []
         self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
@@ -185,7 +185,7 @@ class Run:
         keep = each or records.append
         if past is not None and past.is_over:
             self._number += 1
-            return self._replay(past, segment, target, keep, records, overload=overload)
+            return self._replay(past, segment, keep, records, overload=overload)
         if self.interrupted:
             return Driven(
                 segment=segment,
@@ -316,14 +316,14 @@ class Run:
         return self._lines[target]
 
     def _numbered(self, segment: Segment, target: str) -> Segment:
-        """Return the segment with the item that it begins with."""
-        if segment.first_item is not None:
-            return segment
-        return replace(segment, first_item=self._next_items.get((target, segment.phase is Phase.WARMUP), 0))
+        """Return the segment with the item that it begins with.
 
-    def _note_items(self, segment: Segment, target: str, positions: int) -> None:
-        key, behind = (target, segment.phase is Phase.WARMUP), (segment.first_item or 0) + positions
-        self._next_items[key] = max(behind, self._next_items.get(key, 0))
+        It depends on the segment's place alone, so that two runs of one plan ask the same, however much each got done.
+        """
+        place = target, segment.phase is Phase.WARMUP
+        number = self._asked[place]
+        self._asked[place] += 1
+        return segment if segment.first_item is not None else replace(segment, first_item=number * SEGMENT_ITEMS)
 
     def _past_segment(self, number: int) -> PastSegment | None:
         if self._past is None or number >= len(self._past.segments):
@@ -334,7 +334,6 @@ class Run:
         self,
         past: PastSegment,
         segment: Segment,
-        target: str,
         keep: Callable[[RequestRecord], None],
         records: list[RequestRecord],
         *,
@@ -351,7 +350,6 @@ class Run:
         pass_to(self.clock, self.origin_ns + driven.ended_ns)
         self._note_schedule(segment)
         self._next_index = past.first_index + number + driven.dropped
-        self._note_items(segment, target, number + driven.dropped)
         self.watch.close_segment(driven, number, overload=overload)
         return driven
 
@@ -366,6 +364,7 @@ class Run:
         """Begin a segment, or go on in the one that was under way."""
         progress, number = Progress(), self._number
         resting: Mapping[int, int] = {}
+        waiting: tuple[int, ...] = ()
         self._note_schedule(segment)
         if past is None:
             began_ns, first_index, over = self.clock.now_ns(), self._next_index, frozenset[int]()
@@ -384,6 +383,9 @@ class Run:
             assert self._past is not None  # noqa: S101 -- it came from there
             began_ns, first_index = past.began_ns + self.origin_ns, past.first_index
             over, moment = self._past.over(self.folder.path, number), self._past.moment
+            if moment is None and isinstance(segment.load, ClosedLoop) and segment.duration_s is not None:
+                end_ns = past.began_ns + round(segment.duration_s * NS_PER_S)
+                waiting = waiting_after(segment.load, end_ns, self._past.records(self.folder.path, number))
             if moment is not None:
                 pass_to(self.clock, self.origin_ns + moment.at_ns)
                 resting = {user: self.origin_ns + until_ns for user, until_ns in moment.resting.items()}
@@ -406,7 +408,7 @@ class Run:
             keep=keep,
             positions=max(over, default=-1) + 1,
         )
-        return scene, Before(began_ns=began_ns, over=over, resumed=past is not None, resting=resting)
+        return scene, Before(began_ns=began_ns, over=over, resumed=past is not None, resting=resting, waiting=waiting)
 
     def _close_scene(self, scene: _Scene, driven: Driven, *, overload: bool) -> None:
         line = {
@@ -419,7 +421,6 @@ class Run:
         }
         self.folder.add("segments", line)
         self._next_index = scene.first_index + scene.positions
-        self._note_items(scene.segment, scene.target, scene.positions)
         self.watch.close_segment(driven, scene.progress.sent, overload=overload)
 
     def _prepare(self, scene: _Scene, position: int) -> Errand:

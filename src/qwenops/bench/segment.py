@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from qwenops.bench.record import Phase, RequestRecord
 
+SEGMENT_ITEMS = 1_000_000
+"""Room for the items of one segment: the next one begins behind, however many were asked."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenLoop:
@@ -35,8 +38,9 @@ class Segment:
     duration_s: float | None = None
     """The window; without one an open loop lasts until its last send time, a closed loop until all is answered."""
     first_item: int | None = None
-    """Number of the workload's item that its first request asks; None for the one behind the last that its target was
-    asked, so that no segment finds prompts of an earlier one in a cache. Segments of a comparison ask the same ones."""
+    """Number of the workload's item that its first request asks. None for `SEGMENT_ITEMS` times the number of segments
+    that its target was sent before: so it asks what none of them asked, as far as the workload reaches, and finds no
+    whole prompt in a cache. Segments of a comparison ask the same ones."""
     max_in_flight: int | None = None
     """Bound on an overload: what would exceed it is not sent and recorded as dropped by the client."""
 

@@ -1,6 +1,6 @@
 """`qwenops bench selftest`: measure a server whose truth is known, on the user's machine, and compare everything.
 
-Half a minute. First hours of virtual time, in which nothing depends on the machine; then a simulated server in a
+About a minute. First hours of virtual time, in which nothing depends on the machine; then a simulated server in a
 process of its own, over HTTP; then every way in which an answer can be written, and every way in which it can fail.
 """
 

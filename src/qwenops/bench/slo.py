@@ -116,7 +116,7 @@ class _Search:
         return search_s(self.slo, pace_per_s, proof_share=1.0 - _FINE_UNTIL, judged_share=1.0 - SETTLING)
 
     async def send(self, segment: Segment) -> Driven:
-        """Send a segment and account for its time and items."""
+        """Send a segment and account for its time."""
         driven = await self.drives.drive(segment, overload=True)
         self.spent_s += (driven.ended_ns - driven.began_ns) / NS_PER_S
         self.interrupted |= driven.interrupted

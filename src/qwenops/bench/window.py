@@ -66,7 +66,7 @@ def steady_window(driven: Driven, records: Sequence[RequestRecord] | None = None
         return SteadyWindow(from_ns=began_ns, until_ns=until_ns, began_ns=began_ns, quickest_ns=quickest_ns)
     first_ns = min(end for _, end in spans)
     ramp_ns = max([first_ns, *(end for begin, end in spans if begin < first_ns < end)]) - began_ns
-    ramp_ns += round(_APART * _mean_work_ns(counted, quickest_ns))
+    ramp_ns += round(_APART * mean_work_ns(counted, quickest_ns))
     most_ns = round(LARGEST_RAMP * (until_ns - began_ns))
     return SteadyWindow(
         from_ns=began_ns + max(0, min(ramp_ns, most_ns)),
@@ -128,7 +128,7 @@ def _until_ns(driven: Driven, spans: Sequence[tuple[int, int]]) -> int:
     return end_ns
 
 
-def _mean_work_ns(records: Sequence[RequestRecord], quickest_ns: int) -> float:
+def mean_work_ns(records: Sequence[RequestRecord], quickest_ns: int) -> float:
     """Return how long good answers were worked on, on average."""
     works = [
         min((each.ended_ns or 0) - (each.first_content_ns or each.ended_ns or 0) + quickest_ns, stay_ns)

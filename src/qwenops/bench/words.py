@@ -28,6 +28,7 @@ _VERDICTS: Mapping[str, Text] = {
     "UNKNOWN": say("UNKNOWN"),
 }
 SERIES: Mapping[str, Text] = {
+    "server_own_bytes": say("Memory that the server allocated itself"),
     "server_rss_bytes": say("Memory of the server (RSS)"),
     "server_pss_bytes": say("Memory of the server (PSS)"),
     "server_descriptors": say("Number of the server's open descriptors"),

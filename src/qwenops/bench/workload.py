@@ -25,6 +25,7 @@ from qwenops.bench.options import BenchOptions
 from qwenops.bench.prompts.calls import Dice
 from qwenops.bench.prompts.items import Item, Items, SyntheticCalls, prompt_tokens_of, synthetic_messages
 from qwenops.bench.prompts.phrases import SpokenLanguage
+from qwenops.bench.segment import SEGMENT_ITEMS
 from qwenops.errors import ConfigError
 from qwenops.generation import Message, Messages, SamplingParams
 from qwenops.text import Text, say
@@ -36,6 +37,8 @@ _NO_MARK = "#" + "0" * _MARK_CHARACTERS
 """As long as a marker is."""
 _SHAREGPT_SPREAD = 4
 """A conversation may have so many times --prompt-tokens."""
+_GOLDEN = (math.sqrt(5) - 1) / 2
+"""Multiples of it lie as far apart from one another as can be, however many there are."""
 _HAN_SHARE = 0.2
 """A text with more Chinese characters than this counts as Chinese."""
 
@@ -154,7 +157,7 @@ class MarkedWorkload:
     def ask(self, index: int) -> Ask:
         """Return the measured request of that number."""
         number = self._items.number
-        item = self._items.item(index if number is None else index % number, self._mark("item", index))
+        item = self._items.item(_item_number(index, number), self._mark("item", index))
         match self._options.cache:
             case "bust":
                 item = _marked_first(item, self._mark("bust", index))
@@ -206,6 +209,14 @@ class MarkedWorkload:
     def _mark(self, *what: object) -> str:
         """Return a short word of equal length for every use, which nothing else shares."""
         return f"#{_hash([self._salt, self._options.seed, *what])[:_MARK_CHARACTERS]}"
+
+
+def _item_number(index: int, number: int | None) -> int:
+    """Return which item is asked; each segment begins a file of so many elsewhere, and goes through it in its order."""
+    if number is None:
+        return index
+    segment, position = divmod(index, SEGMENT_ITEMS)
+    return (int(number * (segment * _GOLDEN % 1.0)) + position) % number
 
 
 def cache_sentence(policy: str, workload: str = "") -> Text:

@@ -250,7 +250,7 @@ def import_run(ctx: click.Context, /, file: Path, *, out: Path | None, as_json: 
         "whether measurements here can be believed."
     ),
     examples=(
-        ("qwenops bench selftest", say("About half a minute.")),
+        ("qwenops bench selftest", say("About a minute.")),
         ("qwenops bench selftest --json", say("For scripts.")),
     ),
 )

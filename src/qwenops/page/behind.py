@@ -25,23 +25,23 @@ class _Read:
     at: dict[float, str] = field(default_factory=dict)
 
 
-def table_of(plot: Plot, title: str) -> Table:
-    """Return the numbers of a plot as a table."""
-    return _of_lanes(plot, title) if isinstance(plot, Lanes) else _of_chart(plot, title)
+def table_of(plot: Plot, title: str, *, most_rows: int = MOST_ROWS) -> Table:
+    """Return the numbers of a plot as a table; along x it has at most so many rows."""
+    return _of_lanes(plot, title) if isinstance(plot, Lanes) else _of_chart(plot, title, most_rows)
 
 
-def _of_chart(chart: Chart, title: str) -> Table:
+def _of_chart(chart: Chart, title: str, most_rows: int) -> Table:
     bars = [series for panel in chart.panels for series in panel.series if isinstance(series, Bars)]
     if bars and all(isinstance(series, Bars) for panel in chart.panels for series in panel.series):
         return _of_bars(chart, bars, title)
     places = sorted({x for panel in chart.panels for series in panel.series for x in _x(series)})
     low, high = (places[0], places[-1]) if places else (0.0, 1.0)
-    whole = len(places) <= MOST_ROWS
+    whole = len(places) <= most_rows
     alone = len(chart.panels) == 1
     reads = [
         _whole(series, _name(panel, series, alone=alone))
         if whole
-        else _heaped(series, _name(panel, series, alone=alone), low, high)
+        else _heaped(series, _name(panel, series, alone=alone), (low, high), most_rows)
         for panel in chart.panels
         for series in panel.series
     ]
@@ -79,10 +79,10 @@ def _whole(series: Series, title: str) -> _Read:
     return _Read(title=title, at=at)
 
 
-def _heaped(series: Series, title: str, low: float, high: float) -> _Read:
-    values = sorted(_values(series))
+def _heaped(series: Series, title: str, limits: tuple[float, float], number: int) -> _Read:
+    values, (low, high) = sorted(_values(series)), limits
     at: dict[float, str] = {}
-    for heap in heaps([x for x, _ in values], [y for _, y in values], low=low, high=high, num_columns=MOST_ROWS):
+    for heap in heaps([x for x, _ in values], [y for _, y in values], low=low, high=high, num_columns=number):
         middle, least, most = (ticks.number(each) for each in (heap.median, heap.low, heap.high))
         at[heap.x] = middle if least == most else f"{middle} ({least}–{most})"  # noqa: RUF001 -- a dash of numbers
     return _Read(title=title, at=at)

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from qwenops.page import raw, ticks
-from qwenops.page.behind import table_of
+from qwenops.page.behind import MOST_ROWS, table_of
 from qwenops.page.document import (
     Block,
     Cell,
@@ -33,6 +33,10 @@ from qwenops.text import LANGUAGES, Language, say, translator
 
 MAX_BYTES = 300_000
 """What a page with its raw data takes at most, where that is possible."""
+RAW_BYTES = 60_000
+"""What the tables behind the plots leave to the raw data, as far as they can."""
+FEWER_ROWS = (30, 15, 8)
+"""Rows of the table behind a plot, where the page has no room for the usual number."""
 _RAW = "<!--raw-->"
 _HERE = Path(__file__).parent
 _SIGNS = {Tone.PLAIN: "", Tone.GOOD: "✓", Tone.NOTE: "i", Tone.WARNING: "!", Tone.BAD: "✕"}
@@ -60,7 +64,19 @@ def render(
         translation: Gives for a language what maps an English template to it.
     """
     words = Words(translate={each: translation(each) for each in LANGUAGES})
-    written = _Written(words=words)
+    written = _Written(words=words, most_rows=MOST_ROWS)
+    html = _html(page, written, language)
+    for fewer in FEWER_ROWS:
+        if len(html.encode()) <= MAX_BYTES - (RAW_BYTES if written.raw else 0):
+            break
+        written = _Written(words=words, most_rows=fewer)
+        html = _html(page, written, language)
+    return _with_raw(html, written.raw, words)
+
+
+def _html(page: Page, written: "_Written", language: Language | None) -> str:
+    """Return the file with a mark where the raw data belong."""
+    words = written.words
     head = written.blocks(page.head)
     sections = "".join(written.section(each) for each in page.sections)
     style = (_HERE / "style.css").read_text("utf-8")
@@ -74,7 +90,7 @@ def render(
     links = "".join(f'<a href="#{each.anchor}">{words.html(each.title)}</a>' for each in page.sections)
     contents = f'<span id="contents" class="vh">{words.html(say("Contents"))}</span>'
     nav = f'<nav aria-labelledby="contents">{contents}{links}</nav>' if links else ""
-    html = (
+    return (
         f'<!doctype html>\n<html lang="{TAGS[first]}" data-first="{language or ""}"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" '
@@ -84,7 +100,6 @@ def render(
         f'{_controls(words)}</header>\n<main id="main" tabindex="-1"><div class="head">{head}</div>'
         f"{nav}\n{sections}</main>\n<footer>{words.html(page.footer)}</footer>{_RAW}<script>{script}</script></body></html>\n"
     )
-    return _with_raw(html, written.raw, words)
 
 
 def _with_raw(html: str, raws: list[tuple[int, RawData]], words: Words) -> str:
@@ -138,6 +153,7 @@ class _Written:
     """Writes blocks, and counts what needs a name of its own."""
 
     words: Words
+    most_rows: int
     num: int = 0
     raw: list[tuple[int, RawData]] = field(default_factory=list)
 
@@ -243,7 +259,7 @@ class _Written:
         plot = figure.plot
         words = self.words
         drawn = draw_lanes(plot, words, name) if isinstance(plot, Lanes) else draw_chart(plot, words, name)
-        table = figure.table or table_of(figure.plot, figure.title)
+        table = figure.table or table_of(figure.plot, figure.title, most_rows=self.most_rows)
         note = f'<p class="remark">{self.words.html(table.note)}</p>' if table.note else ""
         caption = f"<figcaption>{self.words.html(figure.caption)}</figcaption>" if figure.caption else ""
         return (

@@ -122,3 +122,28 @@ def test_what_is_not_there_is_none_and_no_error(tmp_path: Path) -> None:
     assert kernel.read_temperature_c(tmp_path) is None
     assert kernel.read_memory(tmp_path) == {}
     assert kernel.read_paging(tmp_path) == {}
+
+
+MIB = 1 << 20
+
+
+def test_what_a_process_allocates_is_its_own_and_what_it_maps_from_a_file_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * (32 * MIB))
+    looked = f"import mmap; f = open({str(file)!r}, 'rb'); m = mmap.mmap(f.fileno(), 0, access=1); sum(m[::4096])"
+    own, resident = {}, {}
+    for name, code in {"idle": "", "mapped": looked, "allocated": f"held = b'x' * {32 * MIB}"}.items():
+        with subprocess.Popen(
+            [sys.executable, "-c", f"{code}\nprint(flush=True)\ninput()"], stdin=-1, stdout=-1
+        ) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            own[name] = kernel.read_own_bytes(PROC, child.pid) or 0
+            found = kernel.read_process(PROC, child.pid)
+            assert found is not None
+            resident[name] = found.rss_bytes
+            child.kill()
+    assert resident["mapped"] - resident["idle"] > 30 * MIB
+    assert own["mapped"] - own["idle"] < 4 * MIB
+    assert own["allocated"] - own["idle"] > 30 * MIB
+    assert kernel.read_own_bytes(tmp_path, 1) is None

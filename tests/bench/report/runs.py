@@ -290,11 +290,16 @@ def compare_run(*, effect: float = 0.92, pairs: int = 8) -> RecordedRun:
 SCHEMES = {"A": "int8", "B": "int4"}
 
 
-def limited_run() -> RecordedRun:
-    """Return the same steps against a server under two limits, cut off before it was concluded."""
+TWO_LIMITS = (("cpu=1", 0.4, 0.045), ("cpu=2", 0.8, 0.02))
+
+
+def limited_run(
+    limits: Sequence[tuple[str, float, float]] = TWO_LIMITS, steps: Sequence[int] = (1, 2, 4)
+) -> RecordedRun:
+    """Return the same steps against a server under some limits, cut off before it was concluded."""
     drivens, began, first = [], 0.0, 0
-    for target, pace, decode_s in (("cpu=1", 0.4, 0.045), ("cpu=2", 0.8, 0.02)):
-        for users in (1, 2, 4):
+    for target, pace, decode_s in limits:
+        for users in steps:
             rate = pace * users / (1 + 0.18 * (users - 1))
             arrivals = [began + number / rate for number in range(int(60 * rate))]
             server = Server(slots=users, decode_s=decode_s)

@@ -103,6 +103,18 @@ def test_the_file_has_no_address_to_fetch_from_and_stays_small(verb: str) -> Non
     assert read(html).addresses == []
 
 
+def test_a_page_of_many_plots_has_shorter_tables_behind_them_rather_than_no_data() -> None:
+    limits = [(f"cpu={cpus},memory={memory}GiB", 0.3 * cpus, 0.03) for cpus in (1, 2) for memory in (1, 2, 4, 8)]
+    run = runs.limited_run(limits, (1, 2, 4, 8, 16, 32))
+    found = read(render(report_page(run)))
+    assert found.num_bytes <= MAX_BYTES
+    (raw,) = found.raw.values()
+    num = sum(len(driven.records) for driven in run.drivens)
+    assert {len(column["is"] if "is" in column else column.get("by") or column["at"]) for column in raw.values()} == {
+        num
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.proves("C2")
 def test_ten_thousand_requests_fit_into_the_page_with_all_their_times() -> None:

@@ -118,9 +118,9 @@ async def test_prompts_of_ever_new_lengths_do_not_let_its_memory_grow(
     async def ask(lengths: range) -> int:
         for length in lengths:
             prompt = Tokens(ids=tuple(1000 + (length * 7919 + place) % 9000 for place in range(length)))
-            await anext(
-                engine.generate(GenerationRequest(id=f"{length}", prompt=prompt, sampling=SamplingParams(max_tokens=1)))
-            )
+            sampling = SamplingParams(max_tokens=1)
+            async for _ in engine.generate(GenerationRequest(id=f"{length}", prompt=prompt, sampling=sampling)):
+                pass
         return psutil.Process(engine.pid).memory_info().rss
 
     engine = await opened(tiny_artefact(Scheme.INT8).folder)

@@ -404,13 +404,15 @@ def _growth(host: Sequence[Sample], cache: int) -> Iterator[Finding]:
 
     Growth by no more than what the server's cache may take is that cache, filling for the first time.
     """
-    known = [each for each in host if "server_rss_bytes" in each]
+    # Pages of mapped files come with use and go when the kernel needs room.
+    name = "server_own_bytes" if any("server_own_bytes" in each for each in host) else "server_rss_bytes"
+    known = [each for each in host if name in each]
     if len(known) < _GROWTH_SAMPLES:
         return
-    is_cache = cache > 0 and known[-1]["server_rss_bytes"] <= known[0]["server_rss_bytes"] + cache
+    is_cache = cache > 0 and known[-1][name] <= known[0][name] + cache
     known = known[len(known) // 5 :]  # caches fill at first
     seconds = [each["at_ns"] / NS_PER_S for each in known]
-    sizes = [float(each["server_rss_bytes"]) for each in known]
+    sizes = [float(each[name]) for each in known]
     if seconds[-1] - seconds[0] < _GROWTH_S:
         return
     step = max(1, len(known) // 200)

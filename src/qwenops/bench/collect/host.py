@@ -209,6 +209,8 @@ class _Look:
         if now.server:
             said["server_processes"] = len(now.server)
             said["server_rss_bytes"] = sum(each.rss_bytes for each in now.server.values())
+            own = [kernel.read_own_bytes(self._proc, pid) for pid in now.server]
+            said["server_own_bytes"] = None if None in own else sum(each or 0 for each in own)
             said["server_threads"] = sum(each.threads for each in now.server.values())
         if self._slow.cgroups is not None:
             limit = memory_limit(self._slow.cgroups)

@@ -186,6 +186,17 @@ def count_switches(proc: Path, pid: int) -> int | None:
     return total
 
 
+def read_own_bytes(proc: Path, pid: int) -> int | None:
+    """Return a process's memory that no file holds: what it has allocated, in memory and in swap.
+
+    Resident memory also counts the pages of mapped files that were looked at, such as the rows of an embedding: they
+    grow with use, up to the file's size, and the kernel takes them back when it needs room. A leak is none of them.
+    """
+    table = read_table(proc / str(pid) / "status", ":")
+    parts = [parse_int(table.get(name, "").removesuffix("kB").strip()) for name in ("RssAnon", "RssShmem", "VmSwap")]
+    return None if parts[0] is None else sum(each or 0 for each in parts) * _KIB
+
+
 def read_pss_bytes(proc: Path, pid: int) -> int | None:
     """Return a process's memory with shared pages divided among those that share them.
 

@@ -55,7 +55,7 @@ def raw_data(run: RecordedRun) -> RawData | None:
             "Every request is in this page, with times as fine as fit. "
             "All moments, unrounded, are in `requests.jsonl` of the run's folder."
         ),
-        absent=say("There are too many requests for one page; they are in `requests.jsonl` of the run's folder."),
+        absent=say("This page has no room left for the requests; they are in `requests.jsonl` of the run's folder."),
     )
 
 

@@ -73,6 +73,7 @@ HOST = (
         unit="GiB",
         curves=(
             Curve(key="server_rss_bytes", title=say("Server (RSS)"), hue=2, factor=_GIB),
+            Curve(key="server_own_bytes", title=say("Of it, allocated itself"), hue=4, factor=_GIB),
             Curve(key="cgroup_memory_bytes", title=say("Its control group"), hue=0, factor=_GIB),
             Curve(key="memory_available_bytes", title=say("Available on the machine"), hue=6, factor=_GIB),
         ),

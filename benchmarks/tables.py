@@ -23,6 +23,7 @@ WORDS = {
     "README.md": {
         "on": "{processor}, {threads} cores ({isa}), {memory:.0f} GiB; random weights of the true shapes; median.",
         "what": "what",
+        "join": " ",
         "prefill": "reading prompts, tokens/s (8 × 500)",
         "decode1": "writing, 1 caller, tokens/s",
         "decode8": "writing, 8 callers, tokens/s",
@@ -39,13 +40,16 @@ WORDS = {
         "e2e": "whole answer, median",
         "tokens": "tokens/s out",
         "load": "0.6B int8 under load, measured by `qwenops bench load` (about {prompt:.0f} tokens in, {cached:.0%} "
-        "of them from the prefix cache, later rows more than the first; {answer:.0f} out):",
+        "of them from the prefix cache; {answer:.0f} out):",
+        "capacity": "Under the objective `{slo}`: about {value:.1f} answers/s (95 %: {low:.1f} to {high:.1f}), an "
+        "estimate after 12 minutes of `qwenops bench slo`; a proof would take {proof:.0f} minutes.",
         "startup": "From start to ready: {warm:.1f} s, {cold:.1f} s with a cold disk. "
         "Int8 against int4, a soak, the knee under 1 and 2 CPUs and more: [`benchmarks/`](benchmarks/README.md).",
     },
     "README.zh-CN.md": {
         "on": "{processor}，{threads} 核（{isa}），{memory:.0f} GiB；真实结构的随机权重；取中位数。",
         "what": "项目",
+        "join": "",
         "prefill": "读提示词，token/秒（8 × 500）",
         "decode1": "写回答，1 人，token/秒",
         "decode8": "写回答，8 人，token/秒",
@@ -62,7 +66,9 @@ WORDS = {
         "e2e": "整个回答，中位数",
         "tokens": "写出 token/秒",
         "load": "0.6B int8 在负载下的表现，由 `qwenops bench load` 测得"
-        "（每次约读 {prompt:.0f} token，其中 {cached:.0%} 来自前缀缓存，越靠后的行命中越多；写 {answer:.0f} token）：",
+        "（每次约读 {prompt:.0f} token，其中 {cached:.0%} 来自前缀缓存；写 {answer:.0f} token）：",
+        "capacity": "在目标 `{slo}` 之内：约 {value:.1f} 个回答/秒（95 %：{low:.1f} 到 {high:.1f}），"
+        "由 `qwenops bench slo` 用 12 分钟估出；要证明，需 {proof:.0f} 分钟。",
         "startup": "从启动到就绪：{warm:.1f} 秒，磁盘无缓存时 {cold:.1f} 秒。"
         "int8 与 int4 的对比、长稳测试、1 核与 2 核下的拐点等，"
         "见 [`benchmarks/`](benchmarks/README.md)。",
@@ -114,7 +120,19 @@ def table(words: Mapping[str, str]) -> str:
         isa=", ".join(each.upper().replace("_", "-") for each in machine["isa"]),
         memory=machine["memory_limit_bytes"] / GIB,
     )
-    return "\n".join([place, "", *lines, "", served(words), "", under_load(words), "", startup(words)])
+    return "\n".join(
+        [
+            place,
+            "",
+            *lines,
+            "",
+            served(words),
+            "",
+            under_load(words),
+            "",
+            f"{capacity(words)}{words['join']}{startup(words)}",
+        ]
+    )
 
 
 def served(words: Mapping[str, str]) -> str:
@@ -149,6 +167,13 @@ def under_load(words: Mapping[str, str]) -> str:
             f"| {medians[1]:.1f} s | {rates['output_tokens_per_s']:.0f} |"
         )
     return "\n".join(lines)
+
+
+def capacity(words: Mapping[str, str]) -> str:
+    """Return what it does within an objective."""
+    data = read("measuring-capacity")["results"]["answer"]["data"]
+    low, value, high = (data[f"capacity{name}_per_s"] for name in ("_low", "", "_high"))
+    return words["capacity"].format(slo=data["slo"], value=value, low=low, high=high, proof=data["needed_s"] / 60)
 
 
 def startup(words: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from benchmarks import tables
 from qwenops.page.html import MAX_BYTES
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("engine", "engine-1.7b", "convert", "served", "measuring-serving", "measuring-startup")
+NEEDED = ("engine", "engine-1.7b", "convert", "served", "measuring-serving", "measuring-startup", "measuring-capacity")
 MISSING = [name for name in NEEDED if not (tables.RESULTS / f"{name}.json").is_file()]
 
 
@@ -56,7 +56,10 @@ def results(rate: float) -> dict[str, dict[str, Any]]:
         "rates": {"completed_rate": rate / 40, "output_tokens_per_s": rate * 1.5},
     }
     rounds = [{"state": state, "ready_s": ready_s} for state, ready_s in (("warm", 7.0), ("cold", 9.0), ("warm", 8.0))]
+    capacity = {"slo": "ttft p95 < 2s", "needed_s": 2400.0}
+    capacity |= {"capacity_per_s": rate, "capacity_low_per_s": rate - 5, "capacity_high_per_s": rate + 5}
     return {
+        "measuring-capacity": {"results": {"answer": {"data": capacity}}},
         "measuring-serving": {"results": {"answer": {"data": {"segments": [segment]}}}},
         "measuring-startup": {"results": {"answer": {"data": {"rounds": rounds}}}},
         "engine": {"machine": machine, "results": {"int8": engine(rate), "int4": engine(2 * rate)}},
@@ -80,6 +83,8 @@ def test_another_result_gives_another_table_and_leaves_the_rest_of_the_readme(
         assert f"| 4 | {rate / 40:.2f} | 250 ms | 2.5 s | {rate * 1.5:.0f} |" in made[rate]
         assert "80%" in made[rate]
         assert "7.5 " in made[rate]
+        assert all(f"{each:.1f}" in made[rate] for each in (rate, rate - 5, rate + 5))
+        assert "ttft p95 < 2s" in made[rate]
     assert made[40.0] != made[50.0]
     text = (ROOT / readme).read_text(encoding="utf-8")
     before, after = text.split(tables.BEGIN)[0], text.split(tables.END)[1]

@@ -65,7 +65,7 @@ STEPS = (
     Step(name="selftest", arguments=("selftest",)),
     Step(name="startup", arguments=("startup", "{serve}", "--starts", "3")),
     Step(name="quick", arguments=("quick", "{url}")),
-    Step(name="latency", arguments=("latency", "{url}", "--requests", "30")),
+    Step(name="latency", arguments=("latency", "{url}", "--requests", "20")),
     Step(name="serving", arguments=("load", "{url}", "--users", "1,2,4,8,16", "--duration", "45s", "--cache", "cold")),
     Step(name="rate", arguments=("load", "{url}", "--rate", "0.8", "--duration", "3m", "--slo", OBJECTIVE)),
     Step(name="capacity", arguments=("slo", "{url}", "--slo", OBJECTIVE, "--duration", "12m")),

@@ -4,14 +4,17 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qwenops.bench.climb import Climb, conclude
 from qwenops.bench.clock import RealClock, running_clock
 from qwenops.bench.conclusion import Conclusion, Outcome, conclusion_data, conclusion_of
 from qwenops.bench.folder import read_run
+from qwenops.bench.knee import Level, fit_knee
 from qwenops.bench.options import BenchOptions
 from qwenops.bench.record import NS_PER_S, Phase
 from qwenops.bench.report.verbs import knee_figure, verb_tiles
@@ -139,6 +142,18 @@ class TestLadder:
         assert len(slower) == bool(said)
         assert all(each.startswith(said) for each in slower)
         assert all("at most 8 were tried" in each for each in slower if "By the law" in each)
+
+    @pytest.mark.parametrize(("last_per_s", "is_slower"), [(0.56, False), (0.40, True)])
+    def test_a_law_that_bends_is_not_said_of_steps_that_do_not(self, last_per_s: float, *, is_slower: bool) -> None:
+        levels = [
+            Level(users=users, per_s=per_s, error=0.01, residence_s=1.0, little_error=0.0, sent=9, failed=0)
+            for users, per_s in ((1, 0.3), (2, 0.45), (4, 0.55), (8, last_per_s))
+        ]
+        knee = fit_knee(levels)
+        assert knee is not None
+        bent = replace(knee, peak_users=replace(knee.peak_users, value=5.0))
+        said = " ".join(conclude([Climb(name="", levels=levels, knee=bent)], interrupted=False).sentences)
+        assert ("Beyond about 5 callers it becomes slower." in said) == is_slower
 
     def test_where_the_last_step_still_brings_more_no_knee_and_no_maximum_is_told(self, tmp_path: Path) -> None:
         found = climb(tmp_path, f"{FIXED}&contention=0.01&coherence=0.0001", users=(1, 2, 4), duration_s=120.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qwenops.atomic import write_text
+from qwenops.atomic import whole_file, write_text
 
 
 def test_a_text_takes_the_place_of_the_one_before_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -70,4 +70,25 @@ def test_two_threads_that_write_the_same_file_leave_one_whole_text(tmp_path: Pat
     for thread in threads:
         thread.join()
     assert path.read_text() in texts
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_grows_takes_its_place_at_the_end_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+    with whole_file(path, mode=0o600) as out:
+        for _ in range(1000):
+            out.write(b"new\n")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new\n" * 1000
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_error_while_a_file_grows_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+    with pytest.raises(ValueError, match="broken"), whole_file(path) as out:
+        out.write(b"half")
+        raise ValueError("broken")
+    assert path.read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]

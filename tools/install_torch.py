@@ -26,7 +26,7 @@ GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version")
 
 CPU_HINT = """\
 This machine has no NVIDIA GPU, and {count} of these packages are for CUDA. The CPU build is far smaller:
-    make develop TORCH_INDEX=https://download.pytorch.org/whl/cpu
+    Put TORCH_INDEX=https://download.pytorch.org/whl/cpu behind the same make command.
 """
 
 

@@ -4,6 +4,7 @@ The tree::
 
     QwenOpsError                    exit 1   HTTP 500
     ├── ConfigError                 exit 2   HTTP 400   an option or a file of options is wrong
+    ├── InvalidDataError            exit 2   HTTP 400   files of calls or labels are wrong; it names every place
     ├── InvalidRequestError         exit 2   HTTP 400   a request is wrong
     │   ├── ModelNotServedError     exit 2   HTTP 404   the request names a model that is not served
     │   ├── PromptTooLongError      exit 2   HTTP 400   the prompt cannot fit
@@ -16,6 +17,7 @@ The tree::
     ├── ModelNotFoundError          exit 4   HTTP 404   no such model in the store or on the hub
     ├── ModelLoadError              exit 1   HTTP 500   files are missing, damaged or of another architecture
     │   ├── ConversionError         exit 1   HTTP 500   a converted tensor differs from its source
+    │   ├── ParityError             exit 3   HTTP 500   a compressed classifier does not say what the original says
     │   └── UnsupportedModelError   exit 1   HTTP 500   it is no model, or one of another architecture
     ├── DownloadError               exit 1   HTTP 502   a transfer failed after its retries
     │   └── IntegrityError          exit 1   HTTP 502   a file's hash is not the published one
@@ -28,6 +30,7 @@ The tree::
     │   └── MalformedAnswerError    exit 1   HTTP 502   an engine's answer breaks its protocol
     ├── CommandError                exit 1   HTTP 500   another program failed
     ├── RunFolderError              exit 2   HTTP 409   a run's folder is damaged, in use or of another run
+    ├── TrainingError               exit 1   HTTP 500   training cannot go on
     ├── InvalidRunError             exit 13  HTTP 409   a measurement that proves nothing
     └── MissingPartError            exit 4   HTTP 501   an optional part is not installed
 
@@ -35,7 +38,7 @@ Every message has three parts: what happened with the value, what was possible (
 (`hint`, its own field, so that the command line and the API can show it apart).
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class QwenOpsError(Exception):
@@ -65,6 +68,19 @@ class ConfigError(QwenOpsError):
     exit_code = 2
     http_status = 400
     code = "invalid_configuration"
+
+
+class InvalidDataError(QwenOpsError):
+    """Files of calls, labels or taxonomies are wrong; `problems` are all that were found, each with its place."""
+
+    exit_code = 2
+    http_status = 400
+    code = "invalid_data"
+
+    def __init__(self, message: str, *, hint: str = "", problems: tuple[Any, ...] = ()) -> None:
+        """Keep what was found."""
+        super().__init__(message, hint=hint)
+        self.problems = problems
 
 
 class InvalidRequestError(QwenOpsError):
@@ -164,6 +180,18 @@ class ConversionError(ModelLoadError):
     code = "conversion_failed"
 
 
+class ParityError(ModelLoadError):
+    """A compressed classifier does not say what the original says."""
+
+    exit_code = 3
+    code = "parity_failed"
+
+    def __init__(self, message: str, *, hint: str = "", calls: tuple[str, ...] = ()) -> None:
+        """Keep the ids of the calls that differ most, the worst first."""
+        super().__init__(message, hint=hint)
+        self.calls = calls
+
+
 class UnsupportedModelError(ModelLoadError):
     """What was named is no model, or one of another architecture; trying again changes nothing."""
 
@@ -259,6 +287,17 @@ class RunFolderError(QwenOpsError):
     exit_code = 2
     http_status = 409
     code = "run_folder"
+
+
+class TrainingError(QwenOpsError):
+    """Training cannot go on; `conversation_ids` are the calls that it broke on, where any are to blame."""
+
+    code = "training_failed"
+
+    def __init__(self, message: str, *, hint: str = "", conversation_ids: tuple[str, ...] = ()) -> None:
+        """Keep the calls."""
+        super().__init__(message, hint=hint)
+        self.conversation_ids = conversation_ids
 
 
 class InvalidRunError(QwenOpsError):

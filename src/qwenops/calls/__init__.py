@@ -1,0 +1,1 @@
+"""Phone calls and what people say about them: reading, checking, redacting, splitting and making them."""

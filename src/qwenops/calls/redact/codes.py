@@ -1,0 +1,63 @@
+"""What is no plain row of digits: plates, names of accounts, passports, dotted numbers.
+
+Each look begins at a sign that is rare (a province's character with a letter, a cue) and goes a bounded way from there,
+so that no text takes long.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from qwenops.calls.redact.cues import Cue
+from qwenops.calls.redact.numbers import READ, SPOKEN
+from qwenops.calls.redact.script import TURN, Script
+from qwenops.calls.redact.spans import Found, Kind
+
+_FARTHEST_CODE = 80
+_LEAST_DIGITS = 3
+_PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
+_NO_PLACE = rf"(?!一[下个定样直些点起般])[a-z0-9{SPOKEN}](?![十百千万]|个[{SPOKEN}0-9])"
+_PLATE = re.compile(
+    rf"[{_PROVINCES}]\s?[a-z][\s\u00b7.\-,]{{0,2}}(?:{_NO_PLACE}[\s\-,]?){{4,5}}(?:{_NO_PLACE}|[学警挂港澳])(?![a-z0-9])"
+)
+_BLANKS = re.compile(r"[\s\u00b7.,\-]")
+_PASSPORT = re.compile(r"[eg](?<![a-z0-9].)[a-z]?[0-9]{8}(?![a-z0-9])")
+_DOTTED = re.compile(r"[0-9](?<![0-9.].)[0-9]{2}\.(?:(?<=1[2-9][0-9]\.)[0-9]{4}|[0-9]{3})\.[0-9]{4}(?![0-9.])")
+_SECURITY = re.compile(r"[0-9](?<![0-9\-].)[0-9]{2}-[0-9]{2}-[0-9]{4}(?![0-9\-])")
+_ANSWERING = (
+    rf"(?:[\s:,.?{TURN}'\"]|是|为|叫|号|码|多少|什么|您的|我的|你的|呢|吗|啊|嗯|呃|那个|就是|报|一下|请|提供|告诉|我|说|好的|好"
+    r"|(?:is|number|it's|id|yes|sure|okay|uh|um)(?![a-z0-9]))*+"
+)
+_CODE = re.compile(rf"{_ANSWERING}(?P<code>(?=[0-9_\-]*[a-z])[a-z0-9][a-z0-9_\-]{{4,29}})(?![a-z0-9_\-])")
+_MESSENGER = re.compile(rf"(?:微信号?|wechat id){_ANSWERING}(?P<code>[a-z][a-z0-9_\-]{{5,19}})(?![a-z0-9_\-])")
+_CODES = frozenset({Kind.ACCOUNT, Kind.ORDER, Kind.PASSPORT})
+
+
+def codes_of(script: Script, cues: Sequence[Cue]) -> Iterator[Found]:
+    """Yield plates, dotted numbers, and names of accounts, orders and passports that hold letters."""
+    low = script.low
+    for each in _PLATE.finditer(low):
+        value = _BLANKS.sub("", each[0]).translate(READ)
+        if _num_digits(value) >= _LEAST_DIGITS:
+            yield _found(Kind.PLATE, each, value, 0.9)
+    for each in _PASSPORT.finditer(low):
+        if script.text[each.start()].isupper():
+            yield _found(Kind.PASSPORT, each, each[0], 0.6)
+    for each in _DOTTED.finditer(low):
+        yield _found(Kind.PHONE, each, each[0].replace(".", ""), 0.9)
+    for each in _SECURITY.finditer(low):
+        yield _found(Kind.ID_CARD, each, each[0].replace("-", ""), 0.9)
+    for each in _MESSENGER.finditer(low):
+        yield _found(Kind.ACCOUNT, each, each["code"], 0.8, group="code")
+    for cue in cues:
+        found = _CODE.match(low, cue.end, cue.end + _FARTHEST_CODE) if cue.kind in _CODES and not cue.weak else None
+        if found is not None and _num_digits(found["code"]) >= _LEAST_DIGITS:
+            yield _found(cue.kind, found, found["code"], 0.96, group="code")
+
+
+def _num_digits(text: str) -> int:
+    return sum(character.isdigit() for character in text)
+
+
+def _found(kind: Kind, match: re.Match[str], value: str, confidence: float, *, group: str | int = 0) -> Found:
+    start, end = match.span(group)
+    return Found(kind=kind, start=start, end=end, value=value, confidence=confidence)

@@ -87,8 +87,13 @@ def test_a_file_that_grows_takes_its_place_at_the_end_and_not_before(tmp_path: P
 def test_an_error_while_a_file_grows_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_text(path, "old")
-    with pytest.raises(ValueError, match="broken"), whole_file(path) as out:
-        out.write(b"half")
-        raise ValueError("broken")
+
+    def break_off() -> None:
+        with whole_file(path) as out:
+            out.write(b"half")
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        break_off()
     assert path.read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenops.statistics import (
+    bca_interval,
     bootstrap_bca,
     bootstrap_series,
     fisher_p,
     holm,
+    mcnemar_p,
     sign_flip_p,
     t_test_p,
     tost_p,
@@ -128,3 +130,31 @@ def test_a_bootstrap_of_several_runs_sees_how_much_runs_differ() -> None:
     assert drawn.size == 500
     assert float(drawn.std()) == pytest.approx(math.sqrt(2 / 3 / 3), rel=0.2)
     assert float(bootstrap_series([np.concatenate(shifted)[:200]], mean_of, seed=1, resamples=500).std()) < 0.02
+
+
+def test_ends_that_the_correction_throws_over_the_edge_stay_at_what_was_drawn() -> None:
+    drawn = np.arange(4000.0)
+    left_out = np.append(np.zeros(99), -1.0)
+    found = bca_interval(drawn, 5000.0, left_out, 0.9999)
+    assert found.high == 3999
+    assert found.low < found.high
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_mcnemars_test_is_the_binomial_one_or_its_mid_p(one: int, other: int) -> None:
+    found = mcnemar_p(one, other)
+    exact = truth.binomtest(one, one + other, 0.5).pvalue if one + other else 1.0
+    if one == other:
+        assert found == 1
+    elif one + other < 25:
+        assert found == pytest.approx(exact, rel=1e-9)
+    else:
+        assert found == pytest.approx(exact - truth.binom.pmf(min(one, other), one + other, 0.5), rel=1e-9)
+
+
+def test_mcnemars_test_is_wrong_as_rarely_as_it_says() -> None:
+    rng = np.random.default_rng(8)
+    for differ in (10, 30, 200):
+        only_one = rng.binomial(differ, 0.5, 4000)
+        alarms = sum(mcnemar_p(int(each), differ - int(each)) < 0.05 for each in only_one)
+        assert binomial_interval(alarms, 4000, 0.99).low <= 0.05

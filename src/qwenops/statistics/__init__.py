@@ -1,10 +1,20 @@
 """Quantiles, intervals, tests and fits: pure functions of numbers, with numpy and nothing else.
 
 `special` has the distributions, `samples` quantiles, proportions and means, `hypotheses` bootstrap and tests, `fits`
-lines, trends and monotone fits, `arrivals` what random arrivals must look like. Randomness comes in as a seed.
+lines, trends and monotone fits, `arrivals` what random arrivals must look like, `clusters` groups whose members
+are alike, `agreement` people who label the same things. Randomness comes in as a seed.
 """
 
 from qwenops.statistics.arrivals import dispersion, kolmogorov_p, ks_exponential
+from qwenops.statistics.clusters import (
+    Resampled,
+    group_interval,
+    independent,
+    pool,
+    resample_groups,
+    share_interval,
+    worth,
+)
 from qwenops.statistics.fits import (
     Line,
     RankTrend,
@@ -17,7 +27,17 @@ from qwenops.statistics.fits import (
     pava,
     theil_sen,
 )
-from qwenops.statistics.hypotheses import bootstrap_bca, bootstrap_series, fisher_p, holm, sign_flip_p, t_test_p, tost_p
+from qwenops.statistics.hypotheses import (
+    bca_interval,
+    bootstrap_bca,
+    bootstrap_series,
+    fisher_p,
+    holm,
+    mcnemar_p,
+    sign_flip_p,
+    t_test_p,
+    tost_p,
+)
 from qwenops.statistics.samples import (
     CONFIDENCE,
     Array,
@@ -42,9 +62,11 @@ __all__ = [
     "Interval",
     "Line",
     "RankTrend",
+    "Resampled",
     "Sides",
     "Slope",
     "Values",
+    "bca_interval",
     "binomial_cdf",
     "binomial_lower",
     "binomial_upper",
@@ -54,21 +76,27 @@ __all__ = [
     "correlation_inflation",
     "dispersion",
     "fisher_p",
+    "group_interval",
     "holm",
+    "independent",
     "kolmogorov_p",
     "ks_exponential",
     "linear_fit",
     "mann_kendall",
+    "mcnemar_p",
     "mean_interval",
     "neighbours",
     "normal_cdf",
     "normal_quantile",
     "pava",
+    "pool",
     "quantile",
     "quantile_interval",
     "quantile_rank",
     "quantile_ranks",
     "quantile_upper",
+    "resample_groups",
+    "share_interval",
     "sign_flip_p",
     "smallest_n",
     "t_cdf",
@@ -76,4 +104,5 @@ __all__ = [
     "t_test_p",
     "theil_sen",
     "tost_p",
+    "worth",
 ]

@@ -1,4 +1,4 @@
-"""Tests of a mean, of two proportions and of many at once: bootstrap, sign flips, equivalence, Fisher, Holm."""
+"""Tests of a mean, of two proportions, of many at once: bootstrap, sign flips, equivalence, Fisher, McNemar, Holm."""
 
 import itertools
 import math
@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from qwenops.statistics.samples import CONFIDENCE, Array, Interval, Values
-from qwenops.statistics.special import normal_cdf, normal_quantile, t_cdf
+from qwenops.statistics.special import binomial_cdf, normal_cdf, normal_quantile, t_cdf
 
 Statistic = Callable[[Array], Array]
 """Reduces the last axis: many resamples at once."""
 _EXACT = 16
 """Up to so many values all sign patterns are gone through."""
 _PATTERNS = 20_000
+_EXACT_MCNEMAR = 25
+"""From so many cases that tell two sides apart on, the mid-p is taken."""
 
 
 def mean_of(samples: Array) -> Array:
@@ -41,21 +43,35 @@ def bootstrap_bca(
     if sample.size < 2:  # noqa: PLR2004 -- one value cannot be drawn differently
         raise ValueError(f"{sample.size} values cannot be resampled")
     rng = np.random.default_rng(seed)
-    drawn = np.sort(statistic(sample[rng.integers(0, sample.size, (resamples, sample.size))]))
+    drawn = statistic(sample[rng.integers(0, sample.size, (resamples, sample.size))])
     seen = float(statistic(sample[None, :])[0])
-    # Ties count half: a statistic of few values repeats itself.
-    share = (float((drawn < seen).sum()) + 0.5 * float((drawn == seen).sum())) / resamples
-    bias = normal_quantile(min(max(share, 0.5 / resamples), 1 - 0.5 / resamples))
     left_out = np.array([np.delete(sample, each) for each in range(sample.size)])
-    around = statistic(left_out)
-    away = around.mean() - around
+    return bca_interval(drawn, seen, statistic(left_out), confidence)
+
+
+def bca_interval(drawn: Array, seen: float, left_out: Array, confidence: float = CONFIDENCE) -> Interval:
+    """Return Efron's bias-corrected and accelerated interval from what a bootstrap drew.
+
+    Args:
+        drawn: The statistic of each resample.
+        seen: The statistic of the sample.
+        left_out: The statistic of the sample without each of what is drawn: a value, or a group of them.
+        confidence: How sure the interval is.
+    """
+    ordered = np.sort(drawn)
+    num = ordered.size
+    # Ties count half: a statistic of few values repeats itself.
+    share = (float((ordered < seen).sum()) + 0.5 * float((ordered == seen).sum())) / num
+    bias = normal_quantile(min(max(share, 0.5 / num), 1 - 0.5 / num))
+    away = left_out.mean() - left_out
     scale = float((away**2).sum()) ** 1.5
     acceleration = float((away**3).sum()) / (6 * scale) if scale > 0 else 0.0
 
     def limit(p: float) -> float:
         z = bias + normal_quantile(p)
-        corrected = normal_cdf(bias + z / (1 - acceleration * z))
-        return float(drawn[min(max(math.ceil(corrected * resamples) - 1, 0), resamples - 1)])
+        room = 1 - acceleration * z
+        corrected = normal_cdf(bias + z / room) if room > 0 else float(z > 0)
+        return float(ordered[min(max(math.ceil(corrected * num) - 1, 0), num - 1)])
 
     tail = (1 - confidence) / 2
     return Interval(low=limit(tail), high=limit(1 - tail), confidence=confidence)
@@ -161,6 +177,24 @@ def fisher_p(first: int, num_first: int, second: int, num_second: int) -> float:
     )
     tail = min(float(chances[ways <= first].sum()), float(chances[ways >= first].sum()))
     return min(1.0, 2 * tail)
+
+
+def mcnemar_p(only_one: int, only_other: int) -> float:
+    """Return McNemar's two-sided p-value of two sides being right equally often on the same cases.
+
+    Exact where fewer than 25 cases tell the sides apart, else the mid-p, which is less cautious and still holds.
+
+    Args:
+        only_one: Cases in which only the first side was right.
+        only_other: Cases in which only the second was.
+    """
+    differ, fewer = only_one + only_other, min(only_one, only_other)
+    if only_one == only_other:
+        return 1.0
+    tail = binomial_cdf(fewer, differ, 0.5)
+    if differ < _EXACT_MCNEMAR:
+        return min(1.0, 2 * tail)
+    return min(1.0, tail + binomial_cdf(fewer - 1, differ, 0.5))
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

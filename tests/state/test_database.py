@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Table, delete
 
-from qwenops.errors import ConfigError
+from qwenops.errors import ConfigError, OverloadedError
+from qwenops.state.audit import Action, Event, Kind, record
 from qwenops.state.database import Database, open_database
 from qwenops.state.keys import KeyLimits, Scope, digest
-from qwenops.state.schema import MIGRATIONS, api_keys
+from qwenops.state.schema import MIGRATIONS, audit_log, metadata
 
 
 @pytest.fixture
@@ -68,16 +70,55 @@ def test_the_schema_goes_up_and_down_and_up_again_for_every_version(database: Da
     database.create_key("works")
 
 
-def test_the_migrated_table_has_the_columns_that_the_code_declares(tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", metadata.sorted_tables, ids=lambda table: str(table.name))
+def test_the_migrated_tables_have_the_columns_that_the_code_declares(tmp_path: Path, table: Table) -> None:
     path = tmp_path / "keys.db"
     with open_database(path):
         pass
     connection = sqlite3.connect(path)
-    columns = {row[1]: bool(row[3] or row[5]) for row in connection.execute("PRAGMA table_info(api_keys)")}
+    columns = {row[1]: bool(row[3] or row[5]) for row in connection.execute(f"PRAGMA table_info({table.name})")}
     mode = connection.execute("PRAGMA journal_mode").fetchone()
     connection.close()
-    assert columns == {column.name: not column.nullable for column in api_keys.columns}
+    assert columns == {column.name: not column.nullable for column in table.columns}
     assert mode == ("wal",)
+
+
+def test_a_database_of_the_first_version_gets_the_tables_of_the_second_and_keeps_its_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys.db"
+    with open_database(path) as opened:
+        opened.create_key("old")
+        opened.migrate(to=1)
+    with open_database(path) as opened:
+        assert [key.name for key in opened.list_keys()] == ["old"]
+        assert opened.version() == 2
+
+
+def test_a_database_that_others_write_for_too_long_is_busy_and_not_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "calls.db"
+    monkeypatch.setattr("qwenops.state.database._BUSY_TIMEOUT_MS", 50)
+    with open_database(path) as opened:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OverloadedError, match="locked") as caught, opened.writing():
+            pass
+        other.execute("ROLLBACK")
+        other.close()
+        assert caught.value.retry_after_s
+        with opened.writing():
+            pass
+
+
+def test_what_was_deleted_is_neither_in_the_file_nor_beside_it_after_scrubbing(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+    with open_database(path) as opened:
+        record(opened, Event(action=Action.SAW, kind=Kind.CALL, subject="findable-words", actor="wang"))
+        assert any(b"findable-words" in each.read_bytes() for each in tmp_path.iterdir())
+        with opened.writing() as connection:
+            connection.execute(delete(audit_log))
+        assert opened.scrub()
+        assert not any(b"findable-words" in each.read_bytes() for each in tmp_path.iterdir())
 
 
 def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:

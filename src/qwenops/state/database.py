@@ -1,4 +1,8 @@
-"""The database of state that replicas share: one SQLite file on one host; the command line writes, servers read."""
+"""The database of state that replicas share: one SQLite file on one host.
+
+API keys are written by the command line and read by servers; what people say about calls comes in through servers and
+is taken out by the command line (`feedback`, `review`, `audit`, which work on an open database).
+"""
 
 import contextlib
 import json
@@ -12,14 +16,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, create_engine, event, insert, select
 from sqlalchemy import update as update_rows
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
-from qwenops.errors import ConfigError
+from qwenops.errors import ConfigError, OverloadedError
 from qwenops.state.keys import NO_LIMITS, ApiKey, KeyLimits, Scope, digest, new_secret
 from qwenops.state.schema import MIGRATIONS, api_keys, migrate, version_of
 from qwenops.text import say
 
 _BUSY_TIMEOUT_MS = 10_000
+_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,7 @@ class CreatedKey:
 
 
 class Database:
-    """An open database. Each operation is one transaction."""
+    """An open database. Each operation is one transaction; it may be used from several threads."""
 
     def __init__(self, engine: Engine, *, now: Callable[[], datetime]) -> None:
         """Use `open_database`."""
@@ -98,6 +103,45 @@ class Database:
             hint=say("Keys: {known}.", known=", ".join(key.name for key in valid) or "-"),
         )
 
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        return self._now()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction that only reads.
+
+        Raises:
+            OverloadedError: The file cannot be read now.
+        """
+        with _explained(self._reader), self._reader.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open a transaction that writes, alone; it counts as a whole or not at all.
+
+        Raises:
+            OverloadedError: The file cannot be written now: somebody else writes for too long, or the disk is full.
+        """
+        with _explained(self._writer), self._writer.begin() as connection:
+            yield connection
+
+    def scrub(self) -> bool:
+        """Empty the log of changes into the file, so that erased rows are in neither; say whether that was possible.
+
+        It is not while another process is in the middle of reading; whoever erases may ask again later.
+        """
+        raw = self._reader.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            found = cursor.fetchone()
+            cursor.close()
+        finally:
+            raw.close()
+        return found is not None and found[0] == 0
+
     def version(self) -> int:
         """Return the version of the schema."""
         with self._reader.connect() as connection:
@@ -122,18 +166,46 @@ def open_database(path: Path, *, now: Callable[[], datetime] = lambda: datetime.
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     try:
-        _make_private(path)
-        database = Database(engine, now=now)
-        if database.version() != len(MIGRATIONS):
-            database.migrate()
-        yield database
-    except (DatabaseError, OSError) as error:
-        raise ConfigError(
-            say("The database {path} cannot be used: {why}.", path=str(path), why=str(getattr(error, "orig", error))),
-            hint=say("Check that it is a database of qwenops and that this user may read and write its folder."),
-        ) from error
+        yield _opened(engine, path, now)
+    except DatabaseError as error:
+        raise _unusable(path, str(error.orig)) from error
     finally:
         engine.dispose()
+
+
+def _opened(engine: Engine, path: Path, now: Callable[[], datetime]) -> Database:
+    try:
+        _make_private(path)
+    except OSError as error:
+        raise _unusable(path, str(error)) from error
+    database = Database(engine, now=now)
+    if database.version() != len(MIGRATIONS):
+        database.migrate()
+    return database
+
+
+def _unusable(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        say("The database {path} cannot be used: {why}.", path=str(path), why=why),
+        hint=say("Check that it is a database of qwenops and that this user may read and write its folder."),
+    )
+
+
+@contextlib.contextmanager
+def _explained(engine: Engine) -> Iterator[None]:
+    """Turn what may pass by itself into an error that says so; the rest goes on to whoever opened the database."""
+    try:
+        yield
+    except OperationalError as error:
+        raise OverloadedError(
+            say(
+                "The database {path} cannot be used now: {why}.",
+                path=str(engine.url.database),
+                why=str(error.orig),
+            ),
+            hint=say("Check that its disk has room, and try again."),
+            retry_after_s=_AGAIN_S,
+        ) from error
 
 
 def _make_private(path: Path) -> None:
@@ -148,6 +220,7 @@ def _on_connect(connection: Any, _: Any) -> None:
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten
     cursor.close()
 
 
@@ -189,12 +262,17 @@ def _key(row: Row[Any]) -> ApiKey:
             tokens_per_min=row.tokens_per_min,
             models=tuple(json.loads(row.models)),
         ),
-        created_at=_utc(row.created_at),
-        expires_at=_utc(row.expires_at) if row.expires_at else None,
-        revoked_at=_utc(row.revoked_at) if row.revoked_at else None,
+        created_at=utc(row.created_at),
+        expires_at=utc(row.expires_at) if row.expires_at else None,
+        revoked_at=utc(row.revoked_at) if row.revoked_at else None,
     )
 
 
-def _utc(at: datetime) -> datetime:
-    """SQLite forgets the zone; everything is written in UTC."""
+def new_id(at: datetime, number: int = 0) -> str:
+    """Make an id that sorts by time, and within one transaction by number."""
+    return f"{int(at.timestamp() * 1e6):016x}{number:04x}{secrets.token_hex(4)}"
+
+
+def utc(at: datetime) -> datetime:
+    """Return a time with its zone, which SQLite forgets: everything is written in UTC."""
     return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -28,6 +28,8 @@ class Scope(StrEnum):
     """What a key opens."""
 
     INFERENCE = "inference"
+    REVIEW = "review"
+    """Seeing calls that wait for a person, and saying what they are about."""
     METRICS = "metrics"
     ADMIN = "admin"
 

@@ -19,6 +19,7 @@ from qwenops.page.document import (
     Tiles,
     Tone,
 )
+from qwenops.page.matrix import Matrix, MatrixRow, Square
 from qwenops.page.plot import Axis, Band, Bar, Bars, Chart, Dots, Lane, Lanes, Line, Panel, Rule, Span
 from qwenops.text import say
 
@@ -70,6 +71,19 @@ def table() -> Table:
     )
 
 
+def matrix() -> Matrix:
+    first = [Square(text="9", heat=0.9, hue=2), Square(text="1", heat=0.1, hue=1)]
+    return Matrix(
+        title=say("What is taken for what"),
+        corner=say("True, and said"),
+        columns=["1", "2"],
+        rows=[
+            MatrixRow(title="1. a", squares=first),
+            MatrixRow(title="2. b", squares=[Square(), Square(text="4", heat=1.0, hue=2)]),
+        ],
+    )
+
+
 def full_page(num_rows: int = 500) -> Page:
     """Return a page that uses every kind of block."""
     raw = RawData(
@@ -105,6 +119,7 @@ def full_page(num_rows: int = 500) -> Page:
                 anchor="numbers",
                 blocks=[
                     table(),
+                    matrix(),
                     Details(summary=say("More"), blocks=[Facts(title=say("Machine"), pairs=[(say("Kernel"), "6.8")])]),
                     Paragraph(text=say("That is all.")),
                     Code(title=say("Again"), text="qwenops bench load 'x' --slo \"a < 1\""),

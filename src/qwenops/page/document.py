@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from qwenops.page.matrix import Matrix
 from qwenops.page.plot import Plot
 
 
@@ -140,7 +141,7 @@ class RawData:
     """Columns that are best stored as the difference to another one of the same step; they are read back whole."""
 
 
-Block = Notice | Paragraph | Table | Facts | Tiles | Figure | Code | Details | RawData
+Block = Notice | Paragraph | Table | Facts | Tiles | Figure | Matrix | Code | Details | RawData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

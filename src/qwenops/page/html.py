@@ -27,6 +27,7 @@ from qwenops.page.document import (
     Tone,
 )
 from qwenops.page.drawing import draw_chart, draw_lanes
+from qwenops.page.matrix import Matrix, draw_matrix
 from qwenops.page.plot import Lanes
 from qwenops.page.words import TAGS, Words
 from qwenops.text import LANGUAGES, Language, say, translator
@@ -172,7 +173,7 @@ class _Written:
     def blocks(self, blocks: Iterable[Block]) -> str:
         return "".join(self.block(each) for each in blocks)
 
-    def block(self, block: Block) -> str:  # noqa: PLR0911 -- one way out for each kind of block
+    def block(self, block: Block) -> str:  # noqa: C901, PLR0911 -- one way out for each kind of block
         match block:
             case Notice():
                 return self._notice(block)
@@ -186,6 +187,8 @@ class _Written:
                 return self._tiles(block)
             case Figure():
                 return self._figure(block)
+            case Matrix():
+                return draw_matrix(block, self.words, self._next())
             case Code():
                 return self._code(block)
             case Details():

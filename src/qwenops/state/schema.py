@@ -151,8 +151,8 @@ _REVIEWING = (
         "CREATE TABLE review_items (id VARCHAR(32) PRIMARY KEY, conversation_id VARCHAR(256) NOT NULL UNIQUE, "
         "customer_id VARCHAR(256) NOT NULL, model VARCHAR(256) NOT NULL, taxonomy VARCHAR(128) NOT NULL, "
         "predicted VARCHAR(256) NOT NULL, confidence FLOAT NOT NULL, margin FLOAT NOT NULL, "
-        "probabilities TEXT NOT NULL, turns TEXT NOT NULL, evidence TEXT NOT NULL, why VARCHAR(16) NOT NULL, chance FLOAT NOT NULL, "
-        "critical BOOLEAN NOT NULL, blind BOOLEAN NOT NULL, wanted INTEGER NOT NULL, state VARCHAR(16) NOT NULL, "
+        "probabilities TEXT NOT NULL, turns TEXT NOT NULL, evidence TEXT NOT NULL, "
+        "why VARCHAR(16) NOT NULL, chance FLOAT NOT NULL, critical BOOLEAN NOT NULL, blind BOOLEAN NOT NULL, wanted INTEGER NOT NULL, state VARCHAR(16) NOT NULL, "
         "claimed_by VARCHAR(128) NOT NULL, claimed_until TIMESTAMP, created_at TIMESTAMP NOT NULL, closed_at TIMESTAMP)"
     ),
     "CREATE INDEX review_items_by_state ON review_items (state)",
@@ -168,8 +168,8 @@ _REVIEWING = (
     "CREATE INDEX feedback_by_customer ON feedback (customer_id)",
     (
         "CREATE TABLE audit_log (id VARCHAR(32) PRIMARY KEY, created_at TIMESTAMP NOT NULL, "
-        "actor VARCHAR(128) NOT NULL, key_name VARCHAR(128) NOT NULL, action VARCHAR(32) NOT NULL, kind VARCHAR(32) NOT NULL, "
-        "subject VARCHAR(256) NOT NULL, detail TEXT NOT NULL)"
+        "actor VARCHAR(128) NOT NULL, key_name VARCHAR(128) NOT NULL, action VARCHAR(32) NOT NULL, "
+        "kind VARCHAR(32) NOT NULL, subject VARCHAR(256) NOT NULL, detail TEXT NOT NULL)"
     ),
     "CREATE INDEX audit_log_by_time ON audit_log (created_at)",
     "CREATE INDEX audit_log_by_subject ON audit_log (subject)",

@@ -5,7 +5,8 @@ lists all) or goes into a side file (`write_rejected`). Nothing is dropped silen
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from qwenops.atomic import write_text
 from qwenops.errors import InvalidDataError
-from qwenops.text import Text, say
+from qwenops.text import Text, say, translate_text
 
 MOST_SHOWN = 20
 
@@ -76,13 +77,32 @@ def refuse(problems: Sequence[Problem], what: Text) -> None:
     errors = [each for each in problems if each.severity is Severity.ERROR]
     if not errors:
         return
-    shown = "\n".join(f"{each.place}: {each.what}" for each in errors[:MOST_SHOWN])
     more = len(errors) - MOST_SHOWN
+    shown = _listed(errors[:MOST_SHOWN])
     raise InvalidDataError(
-        say("{what} {count} problems:\n{shown}", what=what, count=len(errors), shown=shown),
+        say("{what} There is one problem:\n{shown}", what=what, shown=shown)
+        if len(errors) == 1
+        else say("{what} There are {count} problems:\n{shown}", what=what, count=len(errors), shown=shown),
         hint=say("{count} more are not shown; `qwenops calls validate` lists all.", count=more) if more > 0 else "",
         problems=tuple(errors),
     )
+
+
+class _Listed(Text):
+    """Problems, each in a line with its place."""
+
+    __slots__ = ("problems",)
+    problems: Sequence[Problem]
+
+    def translated(self, translate: Callable[[str], str]) -> str:
+        """Say them in another language."""
+        return "\n".join(f"{each.place}: {translate_text(each.what, translate)}" for each in self.problems)
+
+
+def _listed(problems: Sequence[Problem]) -> _Listed:
+    listed = _Listed("\n".join(f"{each.place}: {each.what}" for each in problems))
+    listed.template, listed.arguments, listed.problems = str(listed), {}, problems
+    return listed
 
 
 def write_rejected(path: Path, problems: Iterable[Problem]) -> int:
@@ -105,16 +125,41 @@ def write_rejected(path: Path, problems: Iterable[Problem]) -> int:
     return len(lines)
 
 
+_KINDS: Mapping[str, Text] = {
+    "missing": say("The field is missing."),
+    "unexpected_keyword_argument": say("There is no such field."),
+    "string": say("A text belongs here."),
+    "float": say("A number belongs here."),
+    "finite": say("A finite number belongs here."),
+    "int": say("A whole number belongs here."),
+    "datetime": say("A moment belongs here, such as 2026-03-01T09:12:00+08:00."),
+    "dataclass": say("A JSON object belongs here."),
+    "dict": say("A JSON object belongs here."),
+    "mapping": say("A JSON object belongs here."),
+    "tuple": say("A list belongs here."),
+}
+"""By the kind of a validation's error: its name, or how that begins."""
+_BREAKS_OFF = "EOF while parsing"
+_PLACE = re.compile(r" at line \d+ column (\d+)$")
+
+
 def _said(detail: Mapping[str, Any]) -> Text:
     """Return what is wrong with one field, in our words where there are any."""
-    match detail["type"]:
-        case "missing":
-            return say("The field is missing.")
-        case "extra_forbidden":
-            return say("There is no such field.")
-        case "json_invalid":
-            return say("This is no JSON: {reason}", reason=str(detail["msg"]).removeprefix("Invalid JSON: "))
-        case "enum" | "literal_error":
-            return say("The value is none of those that are possible: {reason}", reason=detail["msg"])
-        case _:
-            return say("The value cannot be read: {reason}", reason=detail["msg"])
+    kind, reason = str(detail["type"]), str(detail["msg"])
+    if kind == "json_invalid":
+        return _no_json(reason.removeprefix("Invalid JSON: "))
+    if kind in {"enum", "literal_error"}:
+        return say("Possible are only: {possible}.", possible=reason.removeprefix("Input should be "))
+    known = _KINDS.get(kind) or _KINDS.get(kind.partition("_")[0])
+    return known or say("The value cannot be read: {reason}.", reason=reason)
+
+
+def _no_json(reason: str) -> Text:
+    place = _PLACE.search(reason)
+    if reason.startswith(_BREAKS_OFF):
+        return say("This is no whole JSON object: the text breaks off.")
+    if place is None:
+        return say("This is no JSON: {reason}.", reason=reason)
+    return say(
+        "This is no JSON: {reason}, at character {column}.", reason=reason[: place.start()], column=int(place[1])
+    )

@@ -9,12 +9,13 @@ wrong; `dump` writes a line that reads back as the same object.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -23,6 +24,7 @@ from qwenops.calls.problems import FieldProblem
 CALL_SCHEMA = "qwenops.call/1"
 LABEL_SCHEMA = "qwenops.label/1"
 _Item = TypeVar("_Item")
+_NO_NUMBER = re.compile(r"\b(?:NaN|Infinity)\b")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -182,6 +184,17 @@ def _labels() -> TypeAdapter[Label]:
 
 def _parsed(adapter: TypeAdapter[_Item], line: str | bytes) -> _Item:
     try:
-        return adapter.validate_json(line)
+        found = adapter.validate_json(line)
     except ValidationError as error:
         raise FieldProblem(error.errors(include_url=False, include_context=False, include_input=False)) from error
+    if _NO_NUMBER.search(line if isinstance(line, str) else line.decode("utf-8", "replace")):
+        # Within `meta` anything goes, but what no other program reads as JSON.
+        try:
+            json.loads(line, parse_constant=_refuse)
+        except ValueError as error:
+            raise FieldProblem([{"type": "json_invalid", "loc": (), "msg": str(error)}]) from error
+    return found
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")

@@ -152,8 +152,9 @@ _REVIEWING = (
         "customer_id VARCHAR(256) NOT NULL, model VARCHAR(256) NOT NULL, taxonomy VARCHAR(128) NOT NULL, "
         "predicted VARCHAR(256) NOT NULL, confidence FLOAT NOT NULL, margin FLOAT NOT NULL, "
         "probabilities TEXT NOT NULL, turns TEXT NOT NULL, evidence TEXT NOT NULL, "
-        "why VARCHAR(16) NOT NULL, chance FLOAT NOT NULL, critical BOOLEAN NOT NULL, blind BOOLEAN NOT NULL, wanted INTEGER NOT NULL, state VARCHAR(16) NOT NULL, "
-        "claimed_by VARCHAR(128) NOT NULL, claimed_until TIMESTAMP, created_at TIMESTAMP NOT NULL, closed_at TIMESTAMP)"
+        "why VARCHAR(16) NOT NULL, chance FLOAT NOT NULL, critical BOOLEAN NOT NULL, blind BOOLEAN NOT NULL, "
+        "wanted INTEGER NOT NULL, state VARCHAR(16) NOT NULL, claimed_by VARCHAR(128) NOT NULL, "
+        "claimed_until TIMESTAMP, created_at TIMESTAMP NOT NULL, closed_at TIMESTAMP)"
     ),
     "CREATE INDEX review_items_by_state ON review_items (state)",
     "CREATE INDEX review_items_by_customer ON review_items (customer_id)",

@@ -1,0 +1,3 @@
+"""What the browser tests of these pages share."""
+
+from tests.page.conftest import browser  # noqa: F401 -- a fixture

@@ -28,7 +28,7 @@ class Scaling:
             low, high, at = math.log(self.low), math.log(self.high), math.log(max(value, self.low))
         else:
             low, high, at = self.low, self.high, value
-        return min(max((at - low) / (high - low), 0.0), 1.0)
+        return min(max((at - low) / (high - low), 0.0), 1.0) if high > low else 0.0  # as of the smallest numbers
 
 
 def scaling_of(axis: Axis, values: Iterable[float], *, num_ticks: int, tight: bool = False) -> Scaling:

@@ -24,6 +24,8 @@ _SPREAD = 0.6
 """Of the logarithm of the noise of calls."""
 _WORD, _CHAR, _DROP, _INSERT, _CUT = 1.6, 0.55, 0.9, 0.1, 0.5
 """How many times the noise each error is: a word, a character, a lost function word, a filler, a lost end."""
+_ZH_INSERT = 0.8
+"""The same for a filler in Chinese, which comes where one pauses, never within a word."""
 _EN_WORD, _EN_ENDING, _EN_DROP = 1.1, 0.5, 1.2
 _DIGIT, _NAME = 0.06, 0.5
 """The same within numbers and within names, which recognition treats with more care and with less."""
@@ -33,15 +35,36 @@ _PAUSES = frozenset("，、；：,;:")
 _STOPS = frozenset("。？！?!…")
 _BREAKS = _PAUSES | _STOPS
 _QUESTIONS = ("吗", "呢", "么", "怎么样", "多少")
+_LONGEST_ANSWER = 3
+"""In characters: 嗯呢 is no question."""
 _EN_QUESTIONS = frozenset(
-    {"what", "how", "when", "where", "why", "who", "which", "can", "could", "do", "does", "did", "is", "are", "may"}
+    {
+        *(
+            "what",
+            "how",
+            "when",
+            "where",
+            "why",
+            "who",
+            "which",
+            "can",
+            "could",
+            "do",
+            "does",
+            "did",
+            "is",
+            "are",
+            "may",
+        ),
+        *("was", "were", "has", "have", "had", "would", "will", "shall", "should"),
+    }
 )
 _ZH_UNIT = re.compile(r"[A-Za-z]+|[0-9]+(?:\.[0-9]+)?|[\s\S]")
 _ZH_MARKED_UNIT = re.compile(r"[A-Za-z0-9@._+\-]+|[\s\S]")
 _EN_UNIT = re.compile(r"[A-Za-z0-9]+(?:[@._'+\-][A-Za-z0-9]+)*|\s+|[\s\S]")
 _CURLED = "\u2019"
 """An apostrophe as word processors write it."""
-_EN_ENDINGS = ("ing", "ed", "s")
+_EN_ENDINGS = ("'s", "ing", "ed", "s")
 _EN_HEARD = {"four": "for", "two": "to", "eight": "ate", "oh": "o", "one": "won"}
 
 
@@ -164,7 +187,9 @@ def hear_again(
 ) -> Iterator[Heard]:
     """Yield a recognised call as a second pass writes it down: a few characters in a thousand differ."""
     for each in heard:
-        chars = confusions[each.lang].chars
+        chars, fillers = confusions[each.lang].chars, confusions[each.lang].fillers
+        if each.lang == "zh":
+            fillers = tuple(filler for filler in fillers if len(filler) == 1)
         atoms: list[Atom] = []
         for atom in each.atoms:
             if atom.mark is not None or not dice.happens(share):
@@ -172,13 +197,15 @@ def hear_again(
             elif atom.text in chars:
                 atoms.append(atom._replace(text=dice.one_of(chars[atom.text])))
             elif not atom.pause:
-                atoms.extend([atom, Atom(dice.one_of(confusions[each.lang].fillers))])
+                atoms.extend([atom, Atom(dice.one_of(fillers))])
         yield replace(each, atoms=tuple(_spaced(atoms) if each.lang == "en" else atoms))
 
 
 def _hear_chinese(ear: _Ear, piece: Piece) -> None:
     text, mark, place = piece.text, piece.mark, 0
     unit_of = _ZH_UNIT if mark is None else _ZH_MARKED_UNIT
+    if mark is None and not ear.atoms:
+        _hesitate(ear)
     while place < len(text):
         word = ear.confusions.word_at(text, place) if mark is None else ""
         found = unit_of.match(text, place)
@@ -186,6 +213,8 @@ def _hear_chinese(ear: _Ear, piece: Piece) -> None:
         place += len(unit)
         if unit in _BREAKS:
             ear.atoms.append(Atom(unit, mark, pause=True))
+            if mark is None:
+                _hesitate(ear)
         elif mark is not None:
             _hear_personal(ear, unit, mark)
         else:
@@ -205,9 +234,12 @@ def _hear_chinese_unit(ear: _Ear, unit: str, word: str) -> None:
     else:
         for char in unit if not unit.isascii() else (unit,):
             ear.hear(char, None, len(char), 0)
-    if ear.happens(_INSERT):
-        filler = dice.one_of(ear.confusions.fillers)
-        for char in filler:
+
+
+def _hesitate(ear: _Ear) -> None:
+    """Hear a filler where nobody said one."""
+    if ear.happens(_ZH_INSERT):
+        for char in ear.dice.one_of(ear.confusions.fillers):
             ear.hear(char, None, 0, 1)
 
 
@@ -305,7 +337,8 @@ def _punctuated(atoms: Sequence[Atom], utterance: Utterance, conditions: Conditi
     if english:
         written = [_english(atom, conditions) for atom in written]
     if conditions.punctuation is Punctuation.FULL:
-        asks = utterance.text.rstrip("。？！?!., ").endswith(_QUESTIONS)
+        said = utterance.text.rstrip("。？！?!., ")
+        asks = said.endswith(_QUESTIONS) and len(said) > _LONGEST_ANSWER
         if english:
             asks = utterance.text.lower().split(" ", 1)[0] in _EN_QUESTIONS
         written.append(Atom(("?" if english else "？") if asks else ("." if english else "。"), None, pause=True))

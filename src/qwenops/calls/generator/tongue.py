@@ -41,7 +41,10 @@ _GROUPS: Mapping[str, tuple[tuple[int, ...], ...]] = {
     "plate": ((2, 6),),
 }
 """Into how many digits each long number falls when it is read out; what is left over belongs to the last part."""
+_EN_PHONES: Mapping[int, tuple[tuple[int, ...], ...]] = {10: ((3, 3, 4),), 11: ((5, 3, 3), (5, 6))}
+"""How telephone numbers of ten (North America) and eleven digits (Britain) fall into parts in English."""
 LONG = frozenset(_GROUPS)
+_READ_BY_DIGITS = 100
 _EN_SEPARATORS = ("", " ", " ", "-")
 _ZH_SEPARATORS = ("", "", "", " ", "，")
 _ZH_AT, _ZH_DOT = ("艾特", "圈a", "at"), "点"
@@ -119,7 +122,8 @@ class Tongue:
         """Return a long number in the parts in which it is read out."""
         left = value
         found: list[str] = []
-        for length in self.dice.one_of(_GROUPS[slot]):
+        groups = _EN_PHONES[len(value)] if slot == "phone" and self.person.lang == "en" else _GROUPS[slot]
+        for length in self.dice.one_of(groups):
             found.append(left[:length])
             left = left[length:]
         found[-1] += left
@@ -141,7 +145,13 @@ class Tongue:
                 return self.person.name, self.person.name
 
     def _address(self, address: Address, lang: str) -> str:
-        return "".join(each if isinstance(each, str) else self.facts[lang].number(each) for each in address.parts)
+        return "".join(each if isinstance(each, str) else self._house(each, lang) for each in address.parts)
+
+    def _house(self, number: int, lang: str) -> str:
+        """Return the number of a house or a room, which nobody reads out as an amount: 二零四, two oh four."""
+        if self.written or number < _READ_BY_DIGITS:
+            return self.facts[lang].number(number)
+        return spoken(str(number), lang, self.habit)
 
     def _email(self, lang: str) -> str:
         local, _at, domain = self.person.email.partition("@")

@@ -17,6 +17,8 @@ def test_a_place_is_written_as_compilers_write_it() -> None:
     assert LOST.place == "calls.jsonl:7: turns[2].text"
     assert ODD.place == "calls.jsonl:8"
     assert Problem(what=say("x"), source="calls.jsonl").place == "calls.jsonl"
+    assert Problem(what=say("x"), field="primary").place == "primary"
+    assert Problem(what=say("x")).said() == "x"
     assert field_path(("turns", 2, "text")) == "turns[2].text"
     assert field_path((0, "a")) == "[0].a"
 

@@ -59,6 +59,8 @@ def test_a_call_reads_back_as_it_was_written() -> None:
 def test_what_is_empty_is_left_out() -> None:
     assert json.loads(dump(parse_call(json.dumps(PLAIN)))) == {"schema": "qwenops.call/1", **PLAIN}
     assert json.loads(dump(Call(conversation_id="a", turns=())))["turns"] == []
+    nameless = Call(conversation_id="", turns=())
+    assert parse_call(dump(nameless)) == nameless
 
 
 def test_a_label_reads_back_as_it_was_written() -> None:

@@ -43,7 +43,12 @@ class Problem:
     def place(self) -> str:
         """Where it is, as compilers say it: `calls.jsonl:7: turns[2].text`."""
         lined = self.source if self.line is None else f"{self.source}:{self.line}"
-        return f"{lined}: {self.field}" if self.field else lined
+        return ": ".join(part for part in (lined, self.field) if part)
+
+    def said(self, translate: Callable[[str], str] = str) -> str:
+        """Return the place and what is wrong there."""
+        what = translate_text(self.what, translate)
+        return f"{self.place}: {what}" if self.place else what
 
 
 class FieldProblem(Exception):  # noqa: N818 -- a reader turns it into problems; it never reaches a door
@@ -96,11 +101,11 @@ class _Listed(Text):
 
     def translated(self, translate: Callable[[str], str]) -> str:
         """Say them in another language."""
-        return "\n".join(f"{each.place}: {translate_text(each.what, translate)}" for each in self.problems)
+        return "\n".join(each.said(translate) for each in self.problems)
 
 
 def _listed(problems: Sequence[Problem]) -> _Listed:
-    listed = _Listed("\n".join(f"{each.place}: {each.what}" for each in problems))
+    listed = _Listed("\n".join(each.said() for each in problems))
     listed.template, listed.arguments, listed.problems = str(listed), {}, problems
     return listed
 

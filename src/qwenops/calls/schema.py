@@ -24,6 +24,7 @@ from qwenops.calls.problems import FieldProblem
 CALL_SCHEMA = "qwenops.call/1"
 LABEL_SCHEMA = "qwenops.label/1"
 _Item = TypeVar("_Item")
+_REQUIRED = frozenset({"conversation_id", "turns", "taxonomy", "primary"})
 _NO_NUMBER = re.compile(r"\b(?:NaN|Infinity)\b")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -168,7 +169,7 @@ def dump(item: Call | Label) -> str:
     """Return one line of JSON without its end, which reads back as an equal object; what is empty is left out."""
     adapter: TypeAdapter[Any] = _calls() if isinstance(item, Call) else _labels()
     told: dict[str, Any] = adapter.dump_python(item, mode="json", exclude_none=True)
-    kept = {name: value for name, value in told.items() if value not in ("", [], {}) or name == "turns"}
+    kept = {name: value for name, value in told.items() if value not in ("", [], {}) or name in _REQUIRED}
     return json.dumps({"schema": kept.pop("schema"), **kept}, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -101,7 +101,7 @@ def _read(file: MarkedFile, path: Path) -> Taxonomy:
     _check_leaves(file, top.get("classes"), [classes[code] for code in leaves])
     axes = _axes(file, top.get("axes"))
     migrations = _migrations(file, top.get("migrations"), version or 0, leaves)
-    refuse(file.problems, say("The taxonomy {path} cannot be used:", path=str(path)))
+    refuse(file.problems, say("The taxonomy {path} cannot be used.", path=str(path)))
     return Taxonomy(
         name=name,
         version=version or 0,

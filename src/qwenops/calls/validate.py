@@ -157,7 +157,7 @@ def validate(
         ]
     problems += _repeated(told)
     problems += _contradictions(told, seen)
-    problems += _small_classes(told, wishes)
+    problems += _small_classes(told, taxonomy, wishes)
     problems += _mixed_zones(seen.zoned)
     return problems
 
@@ -289,6 +289,17 @@ def _left(counts: Counter[str]) -> Text:
     )
 
 
+def of_another_taxonomy(label: Label, taxonomy: Taxonomy) -> Text | None:
+    """Return what is wrong with a label whose class is of another taxonomy, or of another version of this one."""
+    if label.taxonomy == taxonomy.ref:
+        return None
+    return say(
+        "The label is about {other}, not about {ref}; labels of an older version are migrated first.",
+        other=label.taxonomy,
+        ref=taxonomy.ref,
+    )
+
+
 def _label_problems(label: Label, taxonomy: Taxonomy | None, seen: _Seen) -> Wrong:
     if label.conversation_id not in seen.number_of:
         yield "conversation_id", say("The label is of a call that is not there: {id}.", id=label.conversation_id)
@@ -296,15 +307,9 @@ def _label_problems(label: Label, taxonomy: Taxonomy | None, seen: _Seen) -> Wro
         yield "weight", say("A weight is above 0 and at most 1; this is {weight}.", weight=label.weight)
     if taxonomy is None:
         return
-    if label.taxonomy != taxonomy.ref:
-        yield (
-            "taxonomy",
-            say(
-                "The label is about {other}, not about {ref}; labels of an older version are migrated first.",
-                other=label.taxonomy,
-                ref=taxonomy.ref,
-            ),
-        )
+    other = of_another_taxonomy(label, taxonomy)
+    if other is not None:
+        yield "taxonomy", other
         return
     fields = ["primary", *(f"secondary[{number}]" for number in range(len(label.secondary)))]
     for where, code in zip(fields, (label.primary, *label.secondary), strict=True):
@@ -350,8 +355,12 @@ def _contradictions(told: Iterable[tuple[Label, _At]], seen: _Seen) -> Iterator[
         others.setdefault(label.primary, label.conversation_id)
 
 
-def _small_classes(told: Iterable[tuple[Label, _At]], wishes: ValidateOptions) -> Iterator[Problem]:
-    examples = Counter(code for _, code in {(label.conversation_id, label.primary) for label, _ in told})
+def _small_classes(
+    told: Iterable[tuple[Label, _At]], taxonomy: Taxonomy | None, wishes: ValidateOptions
+) -> Iterator[Problem]:
+    """Yield classes with few examples; what is no class has been said already."""
+    labelled = {(label.conversation_id, label.primary) for label, _ in told}
+    examples = Counter(code for _, code in labelled if taxonomy is None or code in taxonomy.leaves)
     for code, number in sorted(examples.items()):
         if number < wishes.fewest_examples:
             is_error = wishes.training and number == 1

@@ -97,6 +97,7 @@ _MOST_DIGITS = 10**15
 _BROKEN = frozenset({"#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!"})
 """What a spreadsheet shows where a formula has no value."""
 _MEANINGS = tuple(each.value for each in Column)
+_NAMES_SHOWN = 4
 HEADER_ROWS = 20
 """So many rows may stand above the names of columns."""
 
@@ -151,8 +152,10 @@ def columns_of(names: Sequence[str], told: Mapping[str, Column]) -> tuple[Column
 
 
 def possible_names(column: Column) -> str:
-    """Return what a column may be called, for messages."""
-    return ", ".join(_NAMES[column].split())
+    """Return what a column may be called, for messages: the usual names in English and in Chinese."""
+    names = _NAMES[column].split()
+    english, chinese = [name for name in names if name.isascii()], [name for name in names if not name.isascii()]
+    return ", ".join(english[:_NAMES_SHOWN] + chinese[:_NAMES_SHOWN])
 
 
 def words(value: object) -> str:

@@ -204,11 +204,16 @@ def _format_of_objects(source: Source) -> Format:
         return Format.CLOUD_TRANSCRIPT
     if Column.TEXT in columns_of(tuple(keys), {}):
         return Format.TRAINING_DATA
+    if not keys:
+        raise InvalidDataError(
+            say("{name} begins like JSON and holds no object that can be read.", name=source.name),
+            hint=say("Check whether the file is whole, and whether it is JSON."),
+        )
     raise InvalidDataError(
         say(
             "{name} holds JSON objects of no format that is known; the first has the keys: {keys}.",
             name=source.name,
-            keys=", ".join(sorted(keys)) or "-",
+            keys=", ".join(sorted(keys)),
         ),
         hint=say("Say with --format what it is, or with --column text=KEY where the text is."),
     )

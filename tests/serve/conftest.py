@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from fastapi import APIRouter
 
 from qwenops.engines.fake import FakeEngine, FakeTiming, Script, endless
 from qwenops.generation import GenerationRequest, Messages, Tokens
@@ -17,6 +18,8 @@ from qwenops.observe.record import RequestRecord
 from qwenops.serve.admission import Admission
 from qwenops.serve.app import create_app
 from qwenops.serve.auth import KeyRing
+from qwenops.serve.champion import Desk
+from qwenops.serve.classify import classify_router
 from qwenops.serve.options import ServeOptions
 from qwenops.serve.serving import ServedModel, Serving
 
@@ -51,6 +54,8 @@ class Served:
     engine: FakeEngine
     serving: Serving
     records: list[RequestRecord] = field(default_factory=list)
+    desk: Desk | None = None
+    decided: list[tuple[str, str]] = field(default_factory=list)
     port: int = 0
     call: Callable[[Callable[[], Any]], None] = lambda act: act()
 
@@ -154,7 +159,12 @@ def start(door: _Door) -> Start:
     """Return a function that puts the parts it gets behind the server."""
 
     def run(served: Served) -> Served:
-        door.app = create_app(served.serving)
+        routers: list[APIRouter] = []
+        if served.desk is not None:
+            routers.append(
+                classify_router(served.serving, served.desk, lambda name, kind: served.decided.append((name, kind)))
+            )
+        door.app = create_app(served.serving, routers=routers)
         served.port = door.port
         served.call = door.call
         served.wait_until(lambda: door.server.started)

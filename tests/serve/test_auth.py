@@ -38,7 +38,7 @@ def test_a_key_opens_what_its_scopes_say() -> None:
     )
     opened = {scope: set[AuthClass]() for scope in Scope}
     for scope, secret in secrets.items():
-        for auth_class in (AuthClass.INFERENCE, AuthClass.ADMIN, AuthClass.METRICS):
+        for auth_class in (AuthClass.INFERENCE, AuthClass.REVIEW, AuthClass.ADMIN, AuthClass.METRICS):
             try:
                 assert ring.authorise(auth_class, bearer(secret)).name == scope.value
                 opened[scope].add(auth_class)
@@ -46,8 +46,9 @@ def test_a_key_opens_what_its_scopes_say() -> None:
                 pass
     assert opened == {
         Scope.INFERENCE: {AuthClass.INFERENCE},
+        Scope.REVIEW: {AuthClass.REVIEW},
         Scope.METRICS: {AuthClass.METRICS},
-        Scope.ADMIN: {AuthClass.INFERENCE, AuthClass.ADMIN, AuthClass.METRICS},
+        Scope.ADMIN: {AuthClass.INFERENCE, AuthClass.REVIEW, AuthClass.ADMIN, AuthClass.METRICS},
     }
 
 

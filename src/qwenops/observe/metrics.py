@@ -93,6 +93,12 @@ class Metrics:
             "request_generated_tokens", "Length of answers.", "tokens", ("model",), _TOKENS
         )
         self.errors = self._counter("errors_total", "Requests that failed, by the code of the error.", "", ("code",))
+        self.classified = self._counter(
+            "classified_calls_total",
+            "Calls classified, by who decides: auto, parent or review.",
+            "",
+            ("model", "decision"),
+        )
         self.active_connections = self._gauge("active_connections", "Open connections of clients.", "")
 
     def _declare_queue(self) -> None:

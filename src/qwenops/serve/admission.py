@@ -319,7 +319,8 @@ class Admission:
         entry = ticket.entry
         del self._tickets[entry.id]
         self._rate.finish(self._clock(), still_running=len(self._tickets), num=entry.places)
-        self._outputs.append(ticket.completion_tokens / entry.places)
+        if reservation.tokens > entry.prompt_tokens:  # else no answer was asked for, only a class
+            self._outputs.append(ticket.completion_tokens / entry.places)
         self.quota.settle(reservation, used_tokens=entry.prompt_tokens + ticket.completion_tokens)
         self._leave(ticket)
 

@@ -9,6 +9,7 @@ loads scripts from elsewhere, and errors of another shape.
 import asyncio
 import logging
 import math
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -194,6 +196,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     path = request.url.path[:256]
+    headers = error.headers
     if error.status_code == HTTPStatus.NOT_FOUND:
         known: QwenOpsError = NotFoundError(
             say("There is nothing at {path!r}.", path=path), hint=say("See /openapi.json for what there is.")
@@ -203,9 +206,20 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
             say("{path!r} has no method {method}.", path=path, method=request.method),
             hint=say("See /openapi.json for what there is."),
         )
+        headers = {"allow": ", ".join(_methods_at(request))}
     else:
         known = InvalidRequestError(say("The request is not valid: {problem}.", problem=error.detail))
-    return _respond(request, known, error.headers)
+    return _respond(request, known, headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Return every method that the path of a request has: the router names those of its first route only."""
+    found: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        shape: re.Pattern[str] | None = getattr(route, "path_regex", None)
+        if shape is not None and shape.match(request.scope["path"]):
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:

@@ -47,6 +47,8 @@ class AuthClass(StrEnum):
     METRICS = "metrics"
     """A key with the metrics scope where `keys.metrics` says so."""
     INFERENCE = "inference"
+    REVIEW = "review"
+    """A key with the review scope: the answers hold what customers said."""
     ADMIN = "admin"
 
 
@@ -198,6 +200,8 @@ class KeyRing:
                 return self._with_scope(Scope.METRICS, headers) if self.options.metrics == "key" else ANYBODY
             case AuthClass.INFERENCE:
                 return self._with_scope(Scope.INFERENCE, headers)
+            case AuthClass.REVIEW:
+                return self._with_scope(Scope.REVIEW, headers)
             case AuthClass.ADMIN:
                 return self._with_scope(Scope.ADMIN, headers)
             case _:

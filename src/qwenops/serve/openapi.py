@@ -16,6 +16,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from qwenops.serve.auth import AuthClass, auth_class_of
+from qwenops.serve.call_schemas import (
+    CALL_EXAMPLES,
+    CALL_REPLIES,
+    ClassifyRequest,
+    FeedbackRequest,
+    ReviewRequest,
+)
 from qwenops.serve.replies import EXAMPLES, REPLIES
 from qwenops.serve.schemas import ChatRequest, CompletionRequest, InferenceRequest
 from qwenops.serve.serving import Serving
@@ -26,8 +33,13 @@ MODELS = "/v1/models"
 MODEL = "/v1/models/{model:path}"
 INFERENCE = "/api/v1/inference"
 MODEL_INFO = "/api/v1/model"
+CLASSIFY = "/v1/classify"
+FEEDBACK = "/v1/feedback"
+REVIEW = "/v1/review"
+QUEUE = f"GET {REVIEW}"
+"""The one path that has two methods."""
 
-INFERENCE_PATHS = frozenset({CHAT, COMPLETIONS, INFERENCE})
+INFERENCE_PATHS = frozenset({CHAT, COMPLETIONS, INFERENCE, CLASSIFY})
 """The routes whose requests are counted and logged one by one."""
 
 _ERRORS = {
@@ -41,13 +53,17 @@ _ERRORS = {
     415: "The body is not JSON.",
     429: "The caller is over a limit of its own; Retry-After says when to try again.",
     500: "The server failed.",
+    501: "This server keeps no such data.",
     502: "The engine died while it worked on this request; another try may succeed.",
     503: "The server is full, loading or draining; Retry-After says when to try again.",
     504: "The deadline passed.",
 }
 _READ_ERRORS = (401, 403, 405, 500, 503)
-_WORK_ERRORS = tuple(_ERRORS)
+_KEPT_ERRORS = (400, 401, 403, 405, 408, 413, 415, 500, 501, 503)
+_WORK_ERRORS = tuple(status for status in _ERRORS if status != 501)  # noqa: PLR2004 -- a server that works has the part
 _WITH_RETRY = (429, 503)
+
+_EXAMPLES = EXAMPLES | CALL_EXAMPLES
 
 _REQUEST_ID_HEADER = {"X-Request-Id": {"description": "The id in the log.", "schema": {"type": "string"}}}
 _RETRY_HEADER = {"Retry-After": {"description": "Whole seconds.", "schema": {"type": "integer"}}}
@@ -149,6 +165,51 @@ _ROUTES: dict[str, _Described] = {
         tag="native",
         reply="ModelInfoReply",
     ),
+    CLASSIFY: _Described(
+        summary="Classify calls",
+        description=(
+            "One call or text, or a list of them. Each is redacted, judged by the classifier that is champion, and "
+            "decided: filed under a leaf, under its parent, or left to a person. What is left to a person goes into "
+            "the review queue."
+        ),
+        operation_id="classify_calls",
+        tag="calls",
+        reply="ClassifyReply",
+        body=ClassifyRequest,
+        errors=_WORK_ERRORS,
+    ),
+    FEEDBACK: _Described(
+        summary="Say what a call is about",
+        description=(
+            "What a person says becomes a label of `qwenops calls label --from-review`. Where a critical class is at "
+            "stake, two people must agree."
+        ),
+        operation_id="create_feedback",
+        tag="calls",
+        reply="FeedbackReply",
+        body=FeedbackRequest,
+        errors=_KEPT_ERRORS,
+    ),
+    REVIEW: _Described(
+        summary="Take the next calls that a person should look at",
+        description=(
+            "They are kept for this person for a while; that they were seen is logged. Those come first that would "
+            "teach most. In a share of them the prediction is hidden."
+        ),
+        operation_id="take_calls_for_review",
+        tag="calls",
+        reply="ReviewReply",
+        body=ReviewRequest,
+        errors=_KEPT_ERRORS,
+    ),
+    QUEUE: _Described(
+        summary="Say how full the review queue is",
+        description="Numbers only, no calls.",
+        operation_id="get_review_queue",
+        tag="calls",
+        reply="QueueReply",
+        errors=(*_READ_ERRORS, 501),
+    ),
 }
 
 
@@ -168,7 +229,7 @@ def described(path: str) -> dict[str, Any]:
     extra: dict[str, Any] = {}
     parameters = list(route.parameters)
     if route.body is not None:
-        parameters += _REQUEST_HEADERS
+        parameters += _REQUEST_HEADERS if route.errors is _WORK_ERRORS else _REQUEST_HEADERS[:1]
         extra["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _reference(route.body.__name__)}},
@@ -188,8 +249,8 @@ def described(path: str) -> dict[str, Any]:
 
 def _success(route: _Described) -> dict[str, Any]:
     whole: dict[str, Any] = {"schema": _reference(route.reply)}
-    if route.reply in EXAMPLES:
-        whole["example"] = EXAMPLES[route.reply]
+    if route.reply in _EXAMPLES:
+        whole["example"] = _EXAMPLES[route.reply]
     content = {"application/json": whole}
     if route.streams:
         content["text/event-stream"] = {"itemSchema": _EVENT}
@@ -200,7 +261,7 @@ def error_response(status: int) -> dict[str, Any]:
     """Return what the description says about one status of an error."""
     return {
         "description": _ERRORS[status],
-        "content": {"application/json": {"schema": _reference("ErrorReply"), "example": EXAMPLES["ErrorReply"]}},
+        "content": {"application/json": {"schema": _reference("ErrorReply"), "example": _EXAMPLES["ErrorReply"]}},
         "headers": _REQUEST_ID_HEADER | (_RETRY_HEADER if status in _WITH_RETRY else {}),
     }
 
@@ -213,7 +274,7 @@ def _reference(name: str) -> dict[str, str]:
 def _shapes() -> dict[str, Any]:
     """Return the JSON schemas of all bodies and replies by name."""
     bodies = [(route.body, "validation") for route in _ROUTES.values() if route.body is not None]
-    replies = [(reply, "serialization") for reply in REPLIES]
+    replies = [(reply, "serialization") for reply in (*REPLIES, *CALL_REPLIES)]
     _, schema = models_json_schema([*bodies, *replies], ref_template="#/components/schemas/{model}")  # type: ignore[list-item]  # the modes are literals
     shapes: dict[str, Any] = schema["$defs"]
     return shapes
@@ -250,7 +311,7 @@ def _complete_operation(operation: dict[str, Any], auth_class: AuthClass | None,
         statuses |= {401, 403}
     for status in sorted(statuses):
         responses.setdefault(str(status), error_response(status))
-    guarded = {AuthClass.INFERENCE, AuthClass.ADMIN}
+    guarded = {AuthClass.INFERENCE, AuthClass.REVIEW, AuthClass.ADMIN}
     if serving.keys.options.metrics == "key":
         guarded.add(AuthClass.METRICS)
     if serving.keys.needed and auth_class in guarded:

@@ -23,6 +23,7 @@ from qwenops.engines.seam import EngineState
 from qwenops.errors import ConfigError, EngineUnavailableError, OverloadedError, QwenOpsError
 from qwenops.observe.logs import configure_logging
 from qwenops.serve.auth import KeyRing, open_keyring
+from qwenops.serve.champion import Desk
 from qwenops.serve.lifecycle import Lifecycle, Phase, Report, State
 from qwenops.serve.listen import listen, url_of
 from qwenops.serve.options import ServeOptions, refuse_open_door
@@ -50,6 +51,8 @@ _SAMPLE_S = 10.0
 _FOLLOW_S = 1.0
 _HEALTH_POLL_S = 0.1
 _MORE_TIME_S = 60.0
+_EXPIRE_S = 3600.0
+"""Time between two looks at what is too old to be kept."""
 _BEGIN_ANEW_S = 1.0
 """Pause before work in the background begins anew that failed."""
 
@@ -79,6 +82,8 @@ class Surroundings:
     on_ready: Callable[[str], None] = lambda _: None
     """Told the URL when requests are taken."""
     notifier: Notifier | None = None
+    desk: Desk | None = None
+    """The classifier to serve besides, and where to keep what people say."""
 
 
 def run(open_engine: OpenEngine, options: ServeOptions, surroundings: Surroundings | None = None) -> None:
@@ -104,7 +109,13 @@ async def serve(
 ) -> None:
     """Do what `run` does within an event loop, on a socket that listens already."""
     notifier = surroundings.notifier if surroundings.notifier is not None else Notifier()
-    site = build_site(options, keys, read_options=surroundings.read_options, translate=surroundings.translate)
+    site = build_site(
+        options,
+        keys,
+        read_options=surroundings.read_options,
+        translate=surroundings.translate,
+        desk=surroundings.desk,
+    )
     url = url_of(listener)
     server = _Server(_uvicorn_config(site, options))
     site.num_connections = lambda: len(server.server_state.connections)
@@ -126,6 +137,7 @@ async def serve(
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await _close_engine(site, opening)
+        await _close_classifier(site)
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
         if not await asyncio.to_thread(site.writer.close, timeout_s=_LAST_LINES_S):
@@ -331,6 +343,9 @@ def _background(site: Site, notifier: Notifier, watched: Sequence[Path], poll_s:
         "following the engine": lambda: _follow_engine(site),
         "the sign of life": lambda: _sign_of_life(site.lifecycle, notifier),
     }
+    if site.desk is not None:
+        found["following the champion"] = site.desk.champion.follow
+        found["forgetting what is too old"] = lambda: _forget(site)
     if watched and poll_s:
         found["watching the configuration"] = lambda: watch(watched, poll_s=poll_s, changed=lambda: _reload(site))
     return found
@@ -344,6 +359,16 @@ async def _forever(work: Work, name: str) -> None:
         except Exception:  # noqa: BLE001 -- a revoked key must not stay valid because of one error
             _log.exception("%s failed, and begins anew", name)
         await asyncio.sleep(_BEGIN_ANEW_S)
+
+
+async def _close_classifier(site: Site) -> None:
+    """Let the classifier end in peace, for as long as the engine may."""
+    if site.desk is not None:
+        try:
+            async with asyncio.timeout(_CLOSE_ENGINE_S):
+                await site.desk.champion.aclose()
+        except TimeoutError:
+            _log.warning("the classifier did not end within %g s; it ends with this process", _CLOSE_ENGINE_S)
 
 
 @contextlib.contextmanager
@@ -395,6 +420,21 @@ async def _sample(site: Site) -> None:
             site.writer.write("system", site.sample.line())
             next_line_s = loop.time() + interval_s
         await asyncio.sleep(min(_SAMPLE_S, interval_s))
+
+
+async def _forget(site: Site) -> None:
+    """Remove, once in a while, what was kept as long as it may be."""
+    from qwenops.state.retention import expire  # with it comes the database
+
+    desk = site.desk
+    if desk is None or desk.database is None:
+        await asyncio.Event().wait()
+        return
+    while True:
+        gone = await asyncio.to_thread(expire, desk.database, desk.options.retention)
+        if gone.total:
+            _log.info("kept long enough: %d calls, %d answers, %d events", gone.review, gone.feedback, gone.audit)
+        await asyncio.sleep(_EXPIRE_S)
 
 
 async def _follow_engine(site: Site) -> None:

@@ -17,6 +17,7 @@ from qwenops.serve.admin import admin_router
 from qwenops.serve.admission import Admission, Speed
 from qwenops.serve.app import create_app
 from qwenops.serve.auth import KeyRing
+from qwenops.serve.champion import Desk
 from qwenops.serve.lifecycle import Lifecycle, State
 from qwenops.serve.options import ServeOptions
 from qwenops.serve.probes import metrics_router, probe_router
@@ -46,6 +47,8 @@ class Site:
     """The same, once it can work."""
     sample: SystemSample | None = None
     """The last one taken."""
+    desk: Desk | None = None
+    """What the routes about calls need, where there is a classifier."""
     num_connections: Callable[[], int] = lambda: 0
 
     def served(self) -> ServedModel:
@@ -138,6 +141,7 @@ def build_site(
     *,
     read_options: ReadOptions | None = None,
     translate: Translate = lambda _, template: template,
+    desk: Desk | None = None,
 ) -> Site:
     """Put the parts together; call it within the event loop. Nothing listens yet, and there is no engine."""
     metrics = Metrics(compat=options.metrics_compat)
@@ -169,6 +173,7 @@ def build_site(
         keys=keys,
         reloader=reloader,
         watch=SystemWatch(disk=options.log.dir.absolute()),
+        desk=desk,
     )
     metrics.refresh.append(site.refresh_metrics)
     serving = Serving(
@@ -180,10 +185,12 @@ def build_site(
         generation=lambda: reloader.generation,
         translate=translate,
     )
-    app = create_app(
-        serving, routers=(probe_router(lifecycle), metrics_router(metrics), admin_router(lifecycle, reloader))
-    )
-    site.app = Farewell(app, lifecycle)
+    routers = [probe_router(lifecycle), metrics_router(metrics), admin_router(lifecycle, reloader)]
+    if desk is not None:
+        from qwenops.serve.classify import classify_router  # with it comes the database
+
+        routers.append(classify_router(serving, desk, lambda name, kind: metrics.classified.labels(name, kind).inc()))
+    site.app = Farewell(create_app(serving, routers=routers), lifecycle)
     return site
 
 

@@ -167,11 +167,11 @@ class TestMigration:
         [
             (label("old.s"), "primary", "choose among a.x, a.y"),
             (label("a.x", secondary=("a.y", "old.s")), "secondary[1]", "was split"),
-            (label("gone"), "primary", "mine@3 has no class 'gone'"),
+            (label("gone"), "primary", "mine@3 has no class 'gone'; the nearest are "),
             (label("a"), "primary", "has classes below it: a.x, a.y"),
             (label("a.x", taxonomy="other@1"), "taxonomy", "'other@1'"),
-            (label("a.x", taxonomy="mine"), "taxonomy", "not about mine@3"),
-            (label("a.x", taxonomy="mine@4"), "taxonomy", "later than mine@3"),
+            (label("a.x", taxonomy="mine"), "taxonomy", "not about mine@3; name the taxonomy"),
+            (label("a.x", taxonomy="mine@4"), "taxonomy", "later than mine@3; name the file of mine@4"),
             (label("a.x", mood="bad"), "axes.mood", "no axis 'mood'"),
             (label("a.x", urgency="very"), "axes.urgency", "none of normal, high"),
         ],
@@ -186,7 +186,7 @@ class TestMigration:
     def test_versions_without_a_migration_between_them_do_not_meet(self, tmp_path: Path) -> None:
         found = loaded(tmp_path, HEAD + CLASSES).migrate(label("a.x"))
         assert isinstance(found, Problem)
-        assert "No migration leads from mine@1 to mine@3" in found.what
+        assert "No migration leads from mine@1 to mine@3; write one under `migrations`" in found.what
 
 
 class TestWrongFiles:

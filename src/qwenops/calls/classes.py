@@ -20,6 +20,7 @@ from qwenops.calls.schema import Label
 from qwenops.errors import InvalidDataError
 from qwenops.text import Language, Text, say
 
+_MOST_SHOWN = 5
 _REF = re.compile(r"(?P<name>[^@\s]+)@(?P<version>[1-9][0-9]{0,8})")
 
 
@@ -226,13 +227,35 @@ class Taxonomy:
     def _steps_from(self, ref: str) -> tuple[Migration, ...] | Text:
         known = parse_ref(ref)
         if known is None or known[0] != self.name:
-            return say("The label is about {other!r}, not about {ref}.", other=ref, ref=self.ref)
+            return say(
+                "The label is about {other!r}, not about {ref}; name the taxonomy that the labels were made with.",
+                other=ref,
+                ref=self.ref,
+            )
         if known[1] > self.version:
-            return say("The label is of {other}, which is later than {ref}.", other=ref, ref=self.ref)
+            return say(
+                "The label is of {other}, which is later than {ref}; name the file of {other} as the taxonomy.",
+                other=ref,
+                ref=self.ref,
+            )
         steps = way(self.migrations, known[1], self.version)
-        return say("No migration leads from {other} to {ref}.", other=ref, ref=self.ref) if steps is None else steps
+        if steps is None:
+            return say(
+                "No migration leads from {other} to {ref}; write one under `migrations` of the taxonomy's file, "
+                "or label these calls anew.",
+                other=ref,
+                ref=self.ref,
+            )
+        return steps
 
     def _split_or_gone(self, code: str, choices: Sequence[str]) -> Text:
+        if not choices and code not in self.classes:
+            return say(
+                "{ref} has no class {code!r}; the nearest are {codes}.",
+                ref=self.ref,
+                code=code,
+                codes=", ".join(self._alike(code)[:_MOST_SHOWN]),
+            )
         if not choices:
             return self._unknown(code)
         return say(

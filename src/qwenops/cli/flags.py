@@ -1,6 +1,7 @@
 """Flags that derive from the options of the parts, and the settings that come of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -10,12 +11,14 @@ from click.core import ParameterSource
 from qwenops.cli.help import Flag
 from qwenops.cli.terminal import Terminal
 from qwenops.config import Declared, Settings, all_options, load
-from qwenops.options import Unit, show_value
+from qwenops.options import Unit, parse_value, show_value, walk
 from qwenops.text import say
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Options = TypeVar("Options")
 
 _TYPED = "qwenops.flags"
+_OWN = "qwenops.own_flags"
 _METAVARS = {Unit.SECONDS: "DURATION", Unit.BYTES: "SIZE", Unit.TOKENS: "TOKENS"}
 
 
@@ -39,16 +42,51 @@ def option_flags(
         for each in reversed(all_options()):
             wanted = each.key in only if only else each.key not in without
             if each.flag and each.path[0] in sections and wanted:
-                function = _as_flag(each)(function)
+                function = _as_flag(each, _TYPED)(function)
         return function
 
     return add
 
 
-def _as_flag(each: Declared) -> Callable[[Function], Function]:
+def own_flags(kind: type[Any]) -> Callable[[Function], Function]:
+    """Add a flag for each option of an object that only this command takes; `own_options` makes the object."""
+
+    def add(function: Function) -> Function:
+        for path, each, spec in reversed(list(walk(kind))):
+            declared = Declared(path=(kind.__name__, *path), spec=spec, type=each.type, default=each.default)
+            if declared.flag:
+                function = _as_flag(declared, _OWN)(function)
+        return function
+
+    return add
+
+
+def own_options(ctx: click.Context, kind: type[Options]) -> Options:
+    """Return the options that `own_flags` took, as they were typed.
+
+    Raises:
+        ConfigError: A value is not possible.
+    """
+    typed: dict[str, str] = ctx.meta.get(_OWN, {})
+    made: Any = kind()
+    for path, each, spec in walk(kind):
+        declared = Declared(path=(kind.__name__, *path), spec=spec, type=each.type, default=each.default)
+        if declared.key in typed:
+            made = _with(made, path, parse_value(typed[declared.key], each.type, spec, declared.flag))
+    result: Options = made
+    return result
+
+
+def _with(options: Any, path: tuple[str, ...], value: Any) -> Any:
+    """Return an options object with another value at a path of field names."""
+    name, *rest = path
+    return replace(options, **{name: _with(getattr(options, name), tuple(rest), value) if rest else value})
+
+
+def _as_flag(each: Declared, where: str) -> Callable[[Function], Function]:
     def remember(ctx: click.Context, param: click.Parameter, value: str | bool | None) -> None:  # noqa: FBT001 -- click calls it
         if param.name and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
-            ctx.meta.setdefault(_TYPED, {})[each.key] = str(value)
+            ctx.meta.setdefault(where, {})[each.key] = str(value)
 
     shown = show_value(each.default, each.spec)
     name = each.key.replace(".", "__")

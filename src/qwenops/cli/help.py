@@ -63,13 +63,25 @@ class HelpPage(click.HelpFormatter):
         for name, description in rows:
             lines = wrapped(description, room) if description else []
             if cell_width(name) > first - col_spacing:
-                self.write(f"{indent}{name}\n")
+                for part in _name_lines(name, self.width - self.current_indent):
+                    self.write(f"{indent}{part}\n")
                 name = ""  # noqa: PLW2901 -- the name has a line of its own
             elif not lines:
                 self.write(f"{indent}{name}\n")
             for line in lines:
                 self.write(f"{indent}{padded(name, first)}{line}".rstrip() + "\n")
                 name = ""  # noqa: PLW2901 -- it stands on the first line only
+
+
+def _name_lines(name: str, width: int) -> list[str]:
+    """Break what is too long for a line: `--flag [one|other|...]` between values, an example as a shell goes on."""
+    lines: list[str] = []
+    values = name.find("[") + 1
+    between, margin, end = ("|", " " * values, "|") if values else (" ", "    ", " \\")
+    while cell_width(name) > width and (at := name.rfind(between, len(margin), width - len(end) + 1)) > 0:
+        lines.append(name[:at] + end)
+        name = margin + name[at + 1 :]
+    return [*lines, name]
 
 
 class PageContext(click.Context):

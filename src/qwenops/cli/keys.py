@@ -54,7 +54,7 @@ def keys() -> None:
     "scopes",
     cls=Flag,
     multiple=True,
-    type=click.Choice(("inference", "metrics", "admin")),
+    type=click.Choice(("inference", "review", "metrics", "admin")),
     default=("inference",),
     show_default=True,
     help=say("What it opens; may be repeated."),

@@ -6,8 +6,8 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from qwenops.engines.resilient import ResilientEngine
     from qwenops.engines.seam import Engine
     from qwenops.models.tokenizer import Tokenizer
+    from qwenops.serve.champion import Desk
     from qwenops.serve.lifecycle import Phase
     from qwenops.serve.lifecycle import Report as ReportPhase
     from qwenops.serve.options import Difference, ServeOptions
+    from qwenops.serve.reload import Wanted
     from qwenops.serve.serving import ServedModel
 
 
@@ -40,12 +42,13 @@ if TYPE_CHECKING:
     cls=Verb,
     help=say(
         "Serve a model over HTTP: OpenAI's API and a smaller one. The model is fetched and converted first where that "
-        "is needed; the server answers its probes meanwhile. Listens on this machine only, unless told otherwise; a "
-        "public address needs an API key. Ctrl-C or SIGTERM let the requests in flight finish."
+        "is needed; the server answers its probes meanwhile. With a classifier it files calls, too, or does only that "
+        "where no model is named. Listens on this machine only, unless told otherwise; a public address needs an API "
+        "key. Ctrl-C or SIGTERM let the requests in flight finish."
     ),
     examples=(
         ("qwenops serve qwen3:0.6b", say("At http://127.0.0.1:8000.")),
-        ("qwenops serve ./folder --port 9000 --scheme int4", say("A model of your own, smaller and faster.")),
+        ("qwenops serve --classifier complaints", say("Classify calls; follow whatever is promoted.")),
     ),
 )
 @click.argument("model", cls=Operand, required=False, help=NAME)
@@ -53,45 +56,104 @@ if TYPE_CHECKING:
     "--name", cls=Flag, default="", metavar="TEXT", help=say("What `qwenops ps` and `stop` call it; else its port.")
 )
 @option_flags("model", "engine", "serve", "hub")
+@option_flags(
+    "classify", "state", "calls", only=("classify.model", "classify.registry", "state.database", "calls.secret_file")
+)
 @click.pass_context
 def serve(ctx: click.Context, /, model: str | None, name: str) -> None:
     """Serve until asked to stop."""
-    from qwenops.serve.reload import Wanted
     from qwenops.serve.run import Surroundings, run
     from qwenops.serve.runfile import run_folder
 
     terminal = ctx.ensure_object(Terminal)
     made = settings(ctx)
-    typed = typed_flags(ctx)
-    wanted = wanted_model(model, made)
-    known = known_model(wanted, terminal, made)
-
-    def read_options() -> "Wanted":
-        again = load(environ=terminal.environ, flags=typed, file=terminal.config_file)
-        elsewhere = changed_elsewhere(made, again, but=("model.name",) if model else ())
-        return Wanted(serve=with_key_database(again.serve, terminal, again), elsewhere=elsewhere)
-
+    classifies_only = bool(made.classify.model) and not (model or made.model.name)
+    wanted = made.classify.model if classifies_only else wanted_model(model, made)
     surroundings = Surroundings(
-        model=known,
-        engine=made.model.engine,
+        model=wanted if classifies_only else known_model(wanted, terminal, made),
+        engine="classifier" if classifies_only else made.model.engine,
         name=name,
         run_folder=run_folder(terminal.environ),
-        read_options=read_options,
+        read_options=reader(terminal, made, typed_flags(ctx), but=("model.name",) if model else ()),
         watched=(made.file,) if made.file else (),
         translate=lambda language, template: translator("zh" if language.startswith("zh") else "en")(template),
     )
     bar = made.serve.log.format == "text" and sys.stderr.isatty()
     shown = terminal if bar else dataclasses.replace(terminal, verbosity=-1)
-    with ExitStack() as bars:
+    with open_desk(terminal, made) as desk, ExitStack() as bars:
         opening = Opening(wanted=wanted, made=made, terminal=terminal, report=bars.enter_context(shown.progress()))
 
         def ready(url: str) -> None:
             bars.close()
             if bar:
-                greet(terminal, url)
+                greet(terminal, url, classifies_only=classifies_only)
 
-        surroundings = dataclasses.replace(surroundings, on_ready=ready)
-        run(opening.open, with_key_database(made.serve, terminal, made), surroundings)
+        surroundings = dataclasses.replace(surroundings, on_ready=ready, desk=desk)
+        open_engine = opening.open if desk is None or not classifies_only else classifying(desk)
+        run(open_engine, with_key_database(made.serve, terminal, made), surroundings)
+
+
+def reader(
+    terminal: Terminal, made: Settings, typed: Mapping[str, str], *, but: Collection[str]
+) -> "Callable[[], Wanted]":
+    """Return what reads the configuration again.
+
+    Args:
+        terminal: Knows the environment and the file.
+        made: The settings that the server was started with.
+        typed: What was typed, which goes before file and environment.
+        but: Keys that the command line overrides in another way.
+    """
+    from qwenops.serve.reload import Wanted
+
+    def read_options() -> Wanted:
+        again = load(environ=terminal.environ, flags=typed, file=terminal.config_file)
+        elsewhere = changed_elsewhere(made, again, but=but)
+        return Wanted(serve=with_key_database(again.serve, terminal, again), elsewhere=elsewhere)
+
+    return read_options
+
+
+@contextmanager
+def open_desk(terminal: Terminal, made: Settings) -> "Iterator[Desk | None]":
+    """Yield what the routes about calls need; None where no classifier is wanted.
+
+    Raises:
+        ModelNotFoundError: There is no such classifier in the registry.
+    """
+    if not made.classify.model:
+        yield None
+        return
+    from qwenops.cli.classifying import RegistrySource, open_registry, redaction_secret, state_database
+    from qwenops.serve.champion import Champion, Desk
+    from qwenops.state.database import open_database
+
+    registry = open_registry(terminal, made)
+    registry.find(made.classify.model)  # refused before anything listens, with what there is
+    source = RegistrySource(registry, made.classify.model, made, redaction_secret(terminal, made))
+    with open_database(state_database(terminal, made)) as database:
+        yield Desk(champion=Champion(source, name=source.name), database=database, options=made.state)
+
+
+def classifying(desk: "Desk") -> "Callable[[ReportPhase], Awaitable[ServedModel]]":
+    """Return what opens a server that classifies and does not write."""
+
+    async def open_it(tell: "ReportPhase") -> "ServedModel":
+        from qwenops.serve.classifies_only import ClassifiesOnly
+        from qwenops.serve.lifecycle import Phase
+        from qwenops.serve.serving import ServedModel
+
+        tell(Phase.LOADING, 0.0, say("Loading the classifier"))
+        await desk.champion.look()
+        if desk.champion.about is None:
+            raise desk.champion.failure or ModelNotFoundError(
+                say("{name} has no champion.", name=desk.champion.name),
+                hint=say("`qwenops registry promote {name}` makes the candidate one.", name=desk.champion.name),
+            )
+        engine = ClassifiesOnly(desk.champion)
+        return ServedModel(engine=engine, tokenizer=engine, since_s=time.time())
+
+    return open_it
 
 
 def known_model(wanted: str, terminal: Terminal, made: Settings) -> str:
@@ -108,17 +170,18 @@ def known_model(wanted: str, terminal: Terminal, made: Settings) -> str:
         raise
 
 
-def greet(terminal: Terminal, url: str) -> None:
+def greet(terminal: Terminal, url: str, *, classifies_only: bool = False) -> None:
     """Say that requests are taken, how to make one, and how to stop."""
-    question = json.dumps(
-        {"messages": [{"role": "user", "content": terminal.said(say("Who are you?"))}]}, ensure_ascii=False
-    )
+    path = "/v1/chat/completions"
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": terminal.said(say("Who are you?"))}]}
+    if classifies_only:
+        path = "/v1/classify"
+        asked = {"input": terminal.said(say("customer: My line has been dead for three days."))}
+    question = json.dumps(asked, ensure_ascii=False)
     terminal.tell()
     terminal.tell(say("Ready at {url}", url=url))
     terminal.tell()
-    terminal.tell(
-        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d {shlex.quote(question)}"
-    )
+    terminal.tell(f"  curl {url}{path} -H 'Content-Type: application/json' \\\n    -d {shlex.quote(question)}")
     terminal.tell()
     terminal.tell(say("Where there are API keys, add -H 'Authorization: Bearer …'. Ctrl-C stops the server."))
     terminal.tell()

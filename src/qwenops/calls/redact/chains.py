@@ -7,6 +7,7 @@ the chain is; without one, a cue near it says what it is, for speech recognition
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,11 +26,12 @@ from qwenops.calls.redact.checks import (
 from qwenops.calls.redact.cues import About, Cue, about
 from qwenops.calls.redact.lexicon import HAN, alternatives, words
 from qwenops.calls.redact.numbers import PAUSE, Piece, pieces_of
-from qwenops.calls.redact.script import TURN, Script
+from qwenops.calls.redact.script import GONE, TURN, Script
 from qwenops.calls.redact.spans import Found, Kind
 from qwenops.calls.schema import Role
 
 _LONGEST_GAP = 80
+_LONGEST_ASIDE, _LONGEST_LATIN, _LONGEST_REST = 12, 36, 6
 _LONGEST_LETTERS = 12
 _MOST_TURNS = 6
 _MOST_PIECES = 20
@@ -66,6 +68,9 @@ _LETTERS_BEFORE = re.compile(
     rf"(?:(?<![a-z0-9])(?:[a-z]{{1,8}}[\-_]?|(?:[a-z][\s\-]){{1,4}})|(?<=[{HAN}:])[a-z]{{1,8}}[\-_\s]?)$"
 )
 _LETTERS = re.compile(r"[a-z]")
+_SPELLED = re.compile(r"(?:[a-z]|(?<![a-z0-9'])[a-z] [a-z] )$")
+"""Letters that belong to the digits after them, whatever the number is."""
+_HAN = re.compile(f"[{HAN}]")
 _WORDS_OF_ONE_LETTER = frozenset({"a", "i"})
 
 
@@ -86,7 +91,7 @@ def numbers_of(script: Script, cues: Sequence[Cue]) -> list[Found]:
     """Return the numbers of people in a call, one place for every piece."""
     pieces = pieces_of(script)
     numbers: list[Number] = []
-    for chain in _chains(script.low, pieces):
+    for chain in _chains(script, pieces, cues):
         if sum(len(piece.digits) for piece in chain) >= _LEAST_REPEATED:
             numbers += _told(script, chain, about(script, cues, chain[0].start, chain[-1].end))
     numbers = _completed(numbers)
@@ -94,11 +99,11 @@ def numbers_of(script: Script, cues: Sequence[Cue]) -> list[Found]:
     return [found for number in numbers for found in _places(script.low, number)]
 
 
-def _chains(low: str, pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Yield pieces with nothing but talk about numbers between them."""
+def _chains(script: Script, pieces: Iterable[Piece], cues: Sequence[Cue]) -> Iterator[list[Piece]]:
+    """Yield pieces with nothing but talk about numbers between them, or so little that it is such talk, misheard."""
     chain: list[Piece] = []
     for piece in pieces:
-        if chain and len(chain) < _MOST_PIECES and _is_glued(low, chain[-1].end, piece.start):
+        if chain and len(chain) < _MOST_PIECES and _goes_on(script, chain, piece, cues):
             chain.append(piece)
             continue
         if chain:
@@ -106,6 +111,40 @@ def _chains(low: str, pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         chain = [piece]
     if chain:
         yield chain
+
+
+def _goes_on(script: Script, chain: Sequence[Piece], piece: Piece, cues: Sequence[Cue]) -> bool:
+    """Whether a piece is one of those before it."""
+    left = chain[-1]
+    if _is_glued(script.low, left.end, piece.start):
+        return True
+    if not _is_short(script.low[left.end : piece.start]) or _is_asked_between(cues, left.end, piece.start):
+        return False
+    if len(piece.digits) >= _MOBILE <= len(left.digits):
+        return False
+    return (_fills(script, left) and _fills(script, piece)) or about(script, cues, chain[0].start, left.end).direct
+
+
+def _is_short(gap: str) -> bool:
+    """Whether what stands between two pieces is too little to be about anything else."""
+    return (
+        len(gap) <= _LONGEST_GAP
+        and gap.count(TURN) <= _MOST_TURNS
+        and GONE not in gap
+        and all(len(said) <= (_LONGEST_ASIDE if _HAN.search(said) else _LONGEST_LATIN) for said in gap.split(TURN))
+    )
+
+
+def _is_asked_between(cues: Sequence[Cue], start: int, end: int) -> bool:
+    """Whether another number is spoken of there."""
+    at = bisect_left(cues, start, key=lambda cue: cue.start)
+    return at < len(cues) and cues[at].end <= end
+
+
+def _fills(script: Script, piece: Piece) -> bool:
+    """Whether a turn says hardly anything but the digits."""
+    start, end = script.bounds(piece.turn)
+    return len(piece.digits) > 1 and (end - start) - (piece.end - piece.start) <= _LONGEST_REST
 
 
 def _is_glued(low: str, start: int, end: int) -> bool:
@@ -347,12 +386,12 @@ def _repeated(pieces: Iterable[Piece], numbers: Sequence[Number]) -> Iterator[Nu
 
 def _places(low: str, number: Number) -> Iterator[Found]:
     """Yield where the pieces of a number stand; a code has the letters that it begins with."""
-    for place, piece in enumerate(number.pieces):
+    for piece in number.pieces:
         marks = piece.marks[number.first : number.last]
         start = marks[0][0]
-        if place == 0 and number.kind in _LETTERED:
+        if number.kind in _LETTERED or _SPELLED.search(low, max(0, start - _LONGEST_LETTERS), start):
             start = _with_letters(low, start)
-        elif place == 0 and number.kind in _TELEPHONES and start and low[start - 1] == "+":
+        elif number.kind in _TELEPHONES and start and low[start - 1] == "+":
             start -= 1
         yield Found(kind=number.kind, start=start, end=marks[-1][1], value=number.value, confidence=number.confidence)
 

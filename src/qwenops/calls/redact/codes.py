@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from qwenops.calls.redact.cues import Cue
-from qwenops.calls.redact.numbers import READ, SPOKEN
+from qwenops.calls.redact.lexicon import HAN, words
+from qwenops.calls.redact.numbers import ENGLISH_NUMBER, READ, SPOKEN
 from qwenops.calls.redact.script import TURN, Script
 from qwenops.calls.redact.spans import Found, Kind
 
@@ -29,6 +30,17 @@ _ANSWERING = (
 )
 _CODE = re.compile(rf"{_ANSWERING}(?P<code>(?=[0-9_\-]*[a-z])[a-z0-9][a-z0-9_\-]{{4,29}})(?![a-z0-9_\-])")
 _MESSENGER = re.compile(rf"(?:微信号?|wechat id){_ANSWERING}(?P<code>[a-z][a-z0-9_\-]{{5,19}})(?![a-z0-9_\-])")
+_LETTERS_AND_DIGITS = re.compile(r"[a-z](?<![a-z0-9].)[a-z]{0,5}[0-9]{6,16}(?![a-z0-9])")
+_SOME_DIGITS = rf"[0-9{SPOKEN}](?:\s?[0-9{SPOKEN}])*"
+_SOME_NUMBERS = rf"(?:\s{ENGLISH_NUMBER})+"
+_BEGINNING = re.compile(
+    rf"[a-z](?<![a-z0-9'].)(?:(?:\s[a-z]){{1,4}}(?:{_SOME_NUMBERS}|\s?{_SOME_DIGITS})|[a-z]{{1,5}}{_SOME_DIGITS})"
+    rf"|(?<=[{HAN}{TURN}])[\s,:]*[a-z]{{2,6}}[\s,]?{_SOME_DIGITS}"
+    rf"|(?:(?<=[{HAN}])[\s,:]*[a-z]{{2,6}}|(?<=[{TURN}])[b-df-hj-np-tv-z]{{2,6}})(?=[\s,.?!]*(?:[{HAN}{TURN}]|$))"
+)
+_NO_BEGINNING = frozenset({"qq", "id", "ok", "uh", "um", "mm", "hm"})
+_MOST_TURNS = 4
+_LEAST_ALONE = 6
 _CODES = frozenset({Kind.ACCOUNT, Kind.ORDER, Kind.PASSPORT})
 
 
@@ -46,12 +58,43 @@ def codes_of(script: Script, cues: Sequence[Cue]) -> Iterator[Found]:
         yield _found(Kind.PHONE, each, each[0].replace(".", ""), 0.9)
     for each in _SECURITY.finditer(low):
         yield _found(Kind.ID_CARD, each, each[0].replace("-", ""), 0.9)
+    for each in _LETTERS_AND_DIGITS.finditer(low):
+        if _num_digits(each[0]) >= _LEAST_ALONE:
+            yield _found(Kind.ACCOUNT, each, each[0], 0.5)
+    yield from _announced(low, cues)
+    yield from _beginnings(script, cues)
+
+
+def _announced(low: str, cues: Sequence[Cue]) -> Iterator[Found]:
+    """Yield names of accounts, orders and passports after their cues."""
     for each in _MESSENGER.finditer(low):
         yield _found(Kind.ACCOUNT, each, each["code"], 0.8, group="code")
     for cue in cues:
         found = _CODE.match(low, cue.end, cue.end + _FARTHEST_CODE) if cue.kind in _CODES and not cue.weak else None
         if found is not None and _num_digits(found["code"]) >= _LEAST_DIGITS:
             yield _found(cue.kind, found, found["code"], 0.96, group="code")
+
+
+def _beginnings(script: Script, cues: Sequence[Cue]) -> Iterator[Found]:
+    """Yield the letters that an account begins with, said in a turn of their own, and read back: `ftth`, `b b zero`."""
+    low = script.low
+    for cue in cues:
+        if cue.kind is not Kind.ACCOUNT or cue.weak:
+            continue
+        asked = script.turn_at(cue.start)
+        told = ""
+        for turn in range(asked, min(asked + _MOST_TURNS, len(script.starts))):
+            start, end = script.bounds(turn)
+            start = max(start, cue.end)
+            found = _BEGINNING.search(low, start, min(end, start + _FARTHEST_CODE))
+            if found is None:
+                continue
+            code = found[0].strip(" ,:")
+            first = code.split()[0]
+            if first in words("english_names", "stop") or first in _NO_BEGINNING or not code.startswith(told):
+                continue
+            told = code[0]
+            yield Found(kind=Kind.ACCOUNT, start=found.end() - len(code), end=found.end(), value=code, confidence=0.55)
 
 
 def _num_digits(text: str) -> int:

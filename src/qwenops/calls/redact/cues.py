@@ -2,11 +2,11 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from qwenops.calls.redact.lexicon import alternatives, words
+from qwenops.calls.redact.lexicon import alternatives, table, words
 from qwenops.calls.redact.script import GONE, TURN, Script
 from qwenops.calls.redact.spans import Kind
 
@@ -14,11 +14,13 @@ FARTHEST = 90
 """Characters between a cue and its number."""
 NEAR = 50
 _ADJACENT = 8
-_ASKED = 30
+_ASKED = 60
 _AFTER = 12
 _MOST_TURNS = 4
 _BETTER = 30
 """A cue that names a kind goes before a nearer one that names none, so many characters farther at most."""
+_LONG_WORD = 3
+"""Characters of a cue that is known though one of them was misheard."""
 _KINDS = (Kind.PHONE, Kind.LANDLINE, Kind.ID_CARD, Kind.BANK_CARD, Kind.ACCOUNT, Kind.ORDER, Kind.PASSPORT, Kind.PLATE)
 
 
@@ -95,7 +97,16 @@ def _after(script: Script, cues: Sequence[Cue], end: int) -> Cue | None:
 
 @cache
 def _kinds() -> dict[str, Kind]:
-    return {word: kind for kind in _KINDS for word in words("cues", kind.value)}
+    return {said: kind for kind in _KINDS for word in words("cues", kind.value) for said in (word, *_misheard(word))}
+
+
+def _misheard(word: str) -> Iterator[str]:
+    """Yield what a long word may have been heard as: one character of it is another of the same sound."""
+    if len(word) >= _LONG_WORD:
+        sounds = table("speech", "homophones")
+        for place, character in enumerate(word):
+            for other in sounds.get(character, ""):
+                yield word[:place] + other + word[place + 1 :]
 
 
 @cache

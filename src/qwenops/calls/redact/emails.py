@@ -75,7 +75,7 @@ def _start_of_local(low: str, start: int, end: int) -> int | None:
 
 def _belongs(token: re.Match[str], kind: str, right: re.Match[str] | None, *, apart: bool) -> bool:
     """Whether a word is part of an address of which `right` is the part after it."""
-    if kind == "other" or (kind == "sign" and right is None):
+    if kind == "other" or (kind == "sign" and right is None) or "'" in token[0]:
         return False
     if kind != "word" or (right is not None and not apart):
         return True

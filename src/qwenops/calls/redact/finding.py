@@ -16,6 +16,7 @@ from qwenops.calls.redact.cues import cues_of
 from qwenops.calls.redact.emails import emails_of
 from qwenops.calls.redact.english import english_of
 from qwenops.calls.redact.names import names_of
+from qwenops.calls.redact.numbers import SPOKEN
 from qwenops.calls.redact.script import GONE, TURN, Script, script_of
 from qwenops.calls.redact.spans import Found, Kind, Span
 from qwenops.calls.redact.strict import every_number
@@ -24,6 +25,9 @@ from qwenops.calls.schema import Turn
 
 _BARRIER = re.compile(f"[{GONE}{TURN}]")
 _FREE = re.compile(rb"\x01+")
+_DIGIT = re.compile(f"[0-9]|[{SPOKEN}]{{2}}")
+_OF_WORDS = frozenset({Kind.NAME, Kind.ADDRESS})
+"""Of these a rest without digits is what somebody says before or after."""
 _EDGES = " \t\r\n,.。、:;"
 
 
@@ -74,8 +78,11 @@ def separate(script: Script, found: Iterable[Found]) -> list[Found]:
             start, end = _trimmed(script.text, *rest.span())
             if not any(character.isalnum() for character in script.text[start:end]):
                 continue
+            is_rest = end - start < each.end - each.start
+            place = _touching(kept, each.kind, start, end) if is_rest else None
+            if place is None and is_rest and each.kind in _OF_WORDS and _DIGIT.search(script.low, start, end) is None:
+                continue
             free[start:end] = bytes(end - start)
-            place = _touching(kept, each.kind, start, end) if end - start < each.end - each.start else None
             if place is None:
                 whole = (start, end) == (each.start, each.end)
                 kept.append(each if whole else replace(each, start=start, end=end))

@@ -18,6 +18,7 @@ _LONGEST = 4
 _SHORT = 2
 """Characters of a name that is too often a word to be found again unless it is sure."""
 _SURE = 0.9
+_KNOWN = 0.8
 _LIKELY = 0.7
 _FEEBLE = 0.6
 _LONGEST_ANSWER = 14
@@ -25,7 +26,8 @@ _SPELLING = 60
 _END = rf"(?=$|[^{HAN}]|的|吧|吗|呢|啊|呀|是|这|那|身份证|电话|手机|号码|先生|女士|小姐|我|本人)"
 _SKIP = r"(?:[\s,:、]|嗯|呃|啊|那个|就是|叫|是)*+"
 _CALLED = (
-    r"我的?名字(?:是|叫)|名字(?:是|叫)|我叫|我名叫|名叫|叫做|他叫|她叫|姓名(?:是|叫|:)?"
+    r"我的?名字(?:是|叫)|名字(?:是|叫)|我叫|我名叫|名叫|他叫|她叫|姓名(?:是|叫|:)?|全名(?:是|叫)?"
+    r"|登记[的得]?(?:应该|就)?是|写[的得]是|(?:核对|确认)一下,?是|您说的是?|重复一遍,?"
     r"|(?:机主|户主|开户人|联系人|收件人|收货人|持卡人|户名|登记人|经办人|签约人|本人)(?:姓名|名字)?(?:是|叫|写的是|:)"
 )
 _QUESTION = re.compile(r"贵姓|怎么称呼|如何称呼|称呼您|姓名|名字|叫什么|哪位|机主是谁|户主是谁|您姓")
@@ -38,6 +40,8 @@ _BEFORE_FAMILY_NOT = frozenset("百同改")
 _BEFORE_TITLE_NOT = frozenset("这那位的个各老好该此生哪们有小何")
 _SEX = frozenset({"先生", "女士", "小姐"})
 _OPENING = re.compile(rf"(?:^|(?<=[{TURN}{GONE}\s,.。:?!、是叫找给和跟])|(?<=您好)|(?<=好的)|(?<=请问))")
+_ASKS = re.compile("[您你]贵$|[您你].$|的$")
+"""Before 姓: what comes after it is no surname: 您贵姓, 机主的姓名."""
 _SPELLED = re.compile(rf"([{HAN}])([{HAN}])的([{HAN}])")
 
 
@@ -69,6 +73,8 @@ def _families(text: str) -> Iterator[Found]:
         said, before = each["family"], text[max(0, each.start() - 1) : each.start()]
         if before in _BEFORE_FAMILY_NOT:
             continue
+        if _ASKS.search(text, max(0, each.start() - 2), each.start()) and not each[0].startswith("免贵"):
+            continue
         strong = before in _STRONG or each[0].startswith("免贵")
         if not (_surname().fullmatch(said) or (strong and said not in characters("names", "never"))):
             continue
@@ -95,6 +101,8 @@ def _before_title(text: str, end: int) -> str | None:
         said = text[start:end]
         known = _patterns()["name"] if len(said) > 1 else _surnames()
         if known.fullmatch(said) is None or _is_trap(said):
+            continue
+        if said == "郝" and text[start - 1 : start] in {"您", "你"}:
             continue
         if len(said) == 1 or _OPENING.match(text, start) is not None:
             return said
@@ -151,7 +159,7 @@ def _described(text: str) -> Iterator[Found]:
 
 def _again(text: str, names: Mapping[str, float]) -> Iterator[Found]:
     """Yield names that were found before, wherever they stand."""
-    known = [name for name, confidence in names.items() if len(name) > _SHORT or confidence >= _SURE]
+    known = [name for name, confidence in names.items() if len(name) > _SHORT or confidence >= _KNOWN]
     if known:
         for each in re.finditer(alternatives(known), text):
             yield _name(each.start(), each[0], _LIKELY)

@@ -67,6 +67,7 @@ _LONGEST_COUNT = 6
 _TAIL = 4
 _LEAST_AFTER_PHONE, _LEAST_AFTER_OTHERS = 3, 7
 _LOOK_BACK = 24
+_ONE_BY_ONE = re.compile(rf"一一(?![嗯呃额啊哦吧对是])[{HAN}]")
 _MEASURED_AFTER = re.compile(r"[.:/][0-9]")
 _MEASURED_BEFORE = re.compile(r"[0-9][.:/]$")
 PAUSE = r"[\s\-\u2010-\u2015\u2212\u00b7,、。()+\u2026~\u200b-\u200d\u2060\ufeff\u00ad]"
@@ -255,6 +256,8 @@ def _piece(script: Script, group: Sequence[tuple[Atom, str]]) -> Piece:
 def _counts_something(low: str, piece: Piece) -> bool:
     """Whether a piece is a date, a time, a count, a tail that names a number, or a long number that everybody knows."""
     num = len(piece.digits)
+    if num == 2 and _ONE_BY_ONE.match(low, piece.start):  # noqa: PLR2004 -- two times one
+        return True
     if num > _LONGEST_COUNT:
         return is_public(piece.digits)
     if _soft_unit().match(low, piece.end):
@@ -322,4 +325,4 @@ def _before_count() -> re.Pattern[str]:
 def _tail() -> re.Pattern[str]:
     said = alternatives(words("cues", "tails"))
     joined = "is|are|was|of|the|my|your|that|card|number|account|phone|digits|social"
-    return re.compile(rf"(?:{said})(?:[\s:,.?{TURN}]|是|为|的|码|号|呢|嗯|呃|那个|多少|{joined})*+$")
+    return re.compile(rf"(?:{said})(?:[\s:,.?{TURN}]|[是市事死为哦额的码号]|呢|嗯|呃|那个|多少|{joined})*+$")

@@ -10,6 +10,7 @@ import pytest
 from qwenops.calls.problems import Problem, Severity
 from qwenops.calls.readers import Entry, LabelEntry
 from qwenops.calls.schema import Call, Label, Role, Turn
+from qwenops.calls.taxonomy import load
 from qwenops.calls.validate import ValidateOptions, validate
 from tests.calls.readers.reading import TAXONOMY
 
@@ -90,7 +91,7 @@ def test_a_call_that_comes_twice_is_an_error_that_names_both_places() -> None:
         (replace(LABEL, primary="billing.fees"), "primary", "there are for example: billing.fee"),
         (replace(LABEL, primary="billing"), "primary", "no leaf of test@2"),
         (replace(LABEL, secondary=("network", "weather")), "secondary[1]", "'weather' is no leaf"),
-        (replace(LABEL, taxonomy="test@1"), "taxonomy", "about test@1, not about test@2"),
+        (replace(LABEL, taxonomy="test@1"), "taxonomy", "No migration leads from test@1 to test@2"),
         (replace(LABEL, weight=0.0), "weight", "above 0 and at most 1"),
         (replace(LABEL, weight=1.5), "weight", "above 0 and at most 1"),
     ],
@@ -200,3 +201,18 @@ def test_calls_are_not_kept() -> None:
 
     peak(10)
     assert peak(400) - peak(20) < 380 * 2_000
+
+
+def test_labels_of_an_older_version_are_followed_and_what_was_split_is_named() -> None:
+    taxonomy = load("telecom-cn")
+    labels = [
+        replace(LABEL, taxonomy="telecom-cn@1", primary="billing.package"),
+        replace(LABEL, taxonomy="telecom-cn@1", primary="service.marketing", annotator="li"),
+    ]
+    found = validate([CALL], labels, taxonomy, now=NOW)
+    assert [(each.field, each.severity) for each in found] == [
+        ("primary", Severity.ERROR),
+        ("primary", Severity.WARNING),
+    ]
+    assert "was split" in found[0].what
+    assert "billing.plan_fee has a single example" in found[1].what

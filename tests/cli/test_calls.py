@@ -134,7 +134,7 @@ def test_split_writes_parts_only_where_nothing_leaks(qwenops: Run, made: Path, t
     out.unlink()
     other = qwenops(*argv, "--taxonomy", "bank-cn")
     assert other.code == 2
-    assert f"{made / 'labels.jsonl'}:1: taxonomy: The label is about telecom-cn@2, not about bank-cn@" in other.err
+    assert f"{made / 'labels.jsonl'}:1: taxonomy: The label is about 'telecom-cn@2', not about bank-cn@" in other.err
     assert not out.exists()
     assert qwenops(*argv, "--shares", "train=x").code == 2
     assert qwenops(*argv[:2], "-", *argv[3:]).code == 2

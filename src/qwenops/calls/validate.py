@@ -289,17 +289,6 @@ def _left(counts: Counter[str]) -> Text:
     )
 
 
-def of_another_taxonomy(label: Label, taxonomy: Taxonomy) -> Text | None:
-    """Return what is wrong with a label whose class is of another taxonomy, or of another version of this one."""
-    if label.taxonomy == taxonomy.ref:
-        return None
-    return say(
-        "The label is about {other}, not about {ref}; labels of an older version are migrated first.",
-        other=label.taxonomy,
-        ref=taxonomy.ref,
-    )
-
-
 def _label_problems(label: Label, taxonomy: Taxonomy | None, seen: _Seen) -> Wrong:
     if label.conversation_id not in seen.number_of:
         yield "conversation_id", say("The label is of a call that is not there: {id}.", id=label.conversation_id)
@@ -307,9 +296,11 @@ def _label_problems(label: Label, taxonomy: Taxonomy | None, seen: _Seen) -> Wro
         yield "weight", say("A weight is above 0 and at most 1; this is {weight}.", weight=label.weight)
     if taxonomy is None:
         return
-    other = of_another_taxonomy(label, taxonomy)
-    if other is not None:
-        yield "taxonomy", other
+    if label.taxonomy != taxonomy.ref:
+        # What an older version calls otherwise is followed wherever labels are used, so only the rest is wrong.
+        found = taxonomy.migrate(label)
+        if isinstance(found, Problem):
+            yield found.field, found.what
         return
     fields = ["primary", *(f"secondary[{number}]" for number in range(len(label.secondary)))]
     for where, code in zip(fields, (label.primary, *label.secondary), strict=True):
@@ -359,8 +350,12 @@ def _small_classes(
     told: Iterable[tuple[Label, _At]], taxonomy: Taxonomy | None, wishes: ValidateOptions
 ) -> Iterator[Problem]:
     """Yield classes with few examples; what is no class has been said already."""
-    labelled = {(label.conversation_id, label.primary) for label, _ in told}
-    examples = Counter(code for _, code in labelled if taxonomy is None or code in taxonomy.leaves)
+    labelled = set()
+    for label, _ in told:
+        found = label if taxonomy is None else taxonomy.migrate(label)
+        if isinstance(found, Label):
+            labelled.add((found.conversation_id, found.primary))
+    examples = Counter(code for _, code in labelled)
     for code, number in sorted(examples.items()):
         if number < wishes.fewest_examples:
             is_error = wishes.training and number == 1

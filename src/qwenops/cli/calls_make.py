@@ -245,7 +245,9 @@ def split(  # noqa: PLR0913, PLR0917 -- click hands over one argument for each f
         wanted = [Key(key) for key in keys]
         reading = _read(file, taxonomy, options, report)
         calls = (entry.call for entry in reading)
-        splits = divide(calls, labels, keys=wanted, by_time=by_time, shares=_shares(shares), seed=seed)
+        splits = divide(
+            calls, labels, keys=wanted, by_time=by_time, shares=_shares(shares), seed=seed, taxonomy=taxonomy
+        )
         again = (entry.call for entry in _read(file, taxonomy, options, report))
         found = leaks(splits, again, labels, taxonomy=taxonomy)
     refuse(found, say("The parts know something of one another."))
@@ -269,20 +271,21 @@ def _labels(
     apart = open_labels_of(labels_file, taxonomy, report)
     if apart is not None:
         found = list(apart)
-        others = [] if taxonomy is None else [_other(each, taxonomy) for each in found]
-        refuse([*apart.problems, *filter(None, others)], say("Not all labels can be used."))
+        lost = [] if taxonomy is None else [_lost(each, taxonomy) for each in found]
+        refuse([*apart.problems, *filter(None, lost)], say("Not all labels can be used."))
         return [each.label for each in found]
     reading = _read(file, taxonomy, options, report)
     return [label for entry in reading for label in (entry.label, *entry.further) if label is not None]
 
 
-def _other(entry: "LabelEntry", taxonomy: "Taxonomy") -> "Problem | None":
-    """Return what is wrong with a label of another taxonomy."""
-    from qwenops.calls.problems import Problem
-    from qwenops.calls.validate import of_another_taxonomy
+def _lost(entry: "LabelEntry", taxonomy: "Taxonomy") -> "Problem | None":
+    """Return why a label cannot be followed to a version of a taxonomy, with its place."""
+    from dataclasses import replace
 
-    what = of_another_taxonomy(entry.label, taxonomy)
-    return None if what is None else Problem(what=what, source=entry.source, line=entry.line, field="taxonomy")
+    from qwenops.calls.problems import Problem
+
+    found = taxonomy.migrate(entry.label)
+    return replace(found, source=entry.source, line=entry.line) if isinstance(found, Problem) else None
 
 
 def _shares(text: str) -> "Shares":

@@ -39,7 +39,7 @@ _COMMON = 0.05
 """Terms in more than this share of calls are multiplied densely."""
 _JITTER = 1e-6
 _STEPS = 2000
-_TOLERANCE = 1e-3
+_TOLERANCE = 1e-4
 _SMOOTHING = 0.3
 _NEVER = -30.0
 """The logit of a class that was not seen in training."""

@@ -23,6 +23,9 @@ from qwenops.statistics.hypotheses import holm, mcnemar_p
 from qwenops.statistics.samples import Array
 from qwenops.text import Text, say
 
+_LEAST_P = 0.001
+"""What is shown of a p-value; what is less says nothing more."""
+
 
 class Outcome(StrEnum):
     """What a comparison proves."""
@@ -170,10 +173,10 @@ def verdict_sentences(verdict: Verdict) -> tuple[Text, ...]:
             high=100 * high,
         )
     counted = say(
-        "It was right more often for {ahead} customers and less often for {behind} (McNemar p = {p:.3g}).",
+        "It was right more often for {ahead} customers and less often for {behind} (McNemar: p {p}).",
         ahead=verdict.ahead,
         behind=verdict.behind,
-        p=verdict.p_adjusted,
+        p=f"= {verdict.p_adjusted:.3f}" if verdict.p_adjusted >= _LEAST_P else f"< {_LEAST_P}",
     )
     return (_advice(verdict), told, counted)
 

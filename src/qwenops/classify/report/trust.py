@@ -197,7 +197,7 @@ def coverage_figure(told: Selective, points: Sequence[OperatingPoint]) -> Figure
 def operating_table(points: Sequence[OperatingPoint]) -> Table:
     """Return what thresholds that were chosen on validation calls do with the test calls."""
     titles = (
-        say("From this probability on"),
+        say("Threshold"),
         say("Filed under a class"),
         say("Of these right"),
         say("Filed under a group"),
@@ -206,7 +206,7 @@ def operating_table(points: Sequence[OperatingPoint]) -> Table:
     )
     return Table(
         title=say("Thresholds chosen on validation calls, tried on the test calls"),
-        columns=[Column(title=say("Precision aimed at")), *(Column(title=each, numeric=True) for each in titles)],
+        columns=[Column(title=say("Aim")), *(Column(title=each, numeric=True) for each in titles)],
         rows=[_operating_row(each) for each in points],
         note=say(
             "The aim is missed (✕) where even the upper end of the interval lies below it; ! is below it within chance."

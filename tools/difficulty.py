@@ -2,6 +2,7 @@
 
     python tools/difficulty.py --calls 6000
     python tools/difficulty.py --calls 6000 --set competing_share=0.6 --set details=0.7
+    python tools/difficulty.py --calls 8000 --curve 300,1000,3000,6000
 
 The linear model sees character n-grams, learns from labels as annotators gave them, and is judged by the true classes.
 Calls of one customer, copies among them, are never on both sides.
@@ -43,7 +44,7 @@ class Scores:
     """Balanced accuracy of a forest that sees lengths, times and counts of personal data; `chance` is the least."""
     chance: float
     keyword_share: float
-    """Share of complaints in which a usual word of their class is said."""
+    """Share of complaints that the customer tells with a usual word of their class."""
 
 
 def scores(made: Sequence[Synthetic], seed: int = 0) -> Scores:
@@ -76,6 +77,18 @@ def scores(made: Sequence[Synthetic], seed: int = 0) -> Scores:
         chance=1 / len(set(truth)),
         keyword_share=float(np.mean(complaints)),
     )
+
+
+def curve(made: Sequence[Synthetic], sizes: Sequence[int], seed: int = 0) -> dict[int, float]:
+    """Return the macro-F1 of the linear model that learns from so many calls, always judged by the same others."""
+    texts, labels = [text_of(each) for each in made], [each.label.primary for each in made]
+    held_out = np.array([_part(each.call.customer_id) == 0 for each in made])
+    judged = [made[place].truth.leaf for place in np.flatnonzero(held_out).tolist()]
+    found = {}
+    for size in sizes:
+        learnt = ~held_out & (np.cumsum(~held_out) <= size)
+        found[int(learnt.sum())] = _macro_f1(judged, _linear(texts, labels, learnt, held_out, seed))
+    return found
 
 
 def text_of(made: Synthetic) -> str:
@@ -170,9 +183,15 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE")
+    parser.add_argument("--curve", default="", metavar="SIZES", help="how well one learns from so many calls: 300,1000")
     asked = parser.parse_args()
     options = changed(GeneratorOptions(calls=asked.calls, seed=asked.seed), asked.set)
-    found = scores(list(generate(options)))
+    made = list(generate(options))
+    if asked.curve:
+        for size, score in curve(made, [int(each) for each in asked.curve.split(",")]).items():
+            print(f"{size:6} calls    {score:.3f}")
+        return
+    found = scores(made)
     for name, value in dataclasses.asdict(found).items():
         print(f"{name:16} {value}")
 

@@ -39,24 +39,8 @@ _LONGEST_ANSWER = 3
 """In characters: 嗯呢 is no question."""
 _EN_QUESTIONS = frozenset(
     {
-        *(
-            "what",
-            "how",
-            "when",
-            "where",
-            "why",
-            "who",
-            "which",
-            "can",
-            "could",
-            "do",
-            "does",
-            "did",
-            "is",
-            "are",
-            "may",
-        ),
-        *("was", "were", "has", "have", "had", "would", "will", "shall", "should"),
+        *{"what", "how", "when", "where", "why", "who", "which", "can", "could", "may", "would", "will", "shall"},
+        *{"should", "do", "does", "did", "is", "are", "was", "were", "has", "have", "had"},
     }
 )
 _ZH_UNIT = re.compile(r"[A-Za-z]+|[0-9]+(?:\.[0-9]+)?|[\s\S]")

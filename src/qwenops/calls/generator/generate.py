@@ -209,10 +209,10 @@ def _agent(scenario: Scenario, options: GeneratorOptions) -> int:
 
 
 def _keyword(draft: _Draft, world: World) -> bool:
-    """Say whether a usual word of what the call is about was said."""
+    """Say whether the customer named what the call is about, when telling it, with a usual word."""
     if not draft.scenario.about:
         return False
-    text = "\n".join(each.text for each in draft.spoken.utterances).lower()
+    text = "\n".join(each.text for each in draft.spoken.utterances if each.main).lower()
     return any(word in text for word in world.lexicon.leaves[draft.scenario.about].usual)
 
 

@@ -33,8 +33,8 @@ def identify(tongue: Tongue, kind: str, langs: Mapping[Role, str], knobs: Diffic
     if exchange is None:
         return []
     asked = exchange if agent == customer else tongue.fresh(tongue.packs[agent].identity[kind]) or exchange
-    talk = [_said(Role.AGENT, tongue.say(asked.first, agent), agent, act)]
-    answer = tongue.say(exchange.second, customer)
+    talk = [_said(Role.AGENT, tongue.speak(asked.first, agent), agent, act)]
+    answer = tongue.speak(exchange.second, customer)
     place = next((each for each, piece in enumerate(answer) if _is_long(piece, kind)), None)
     dice = tongue.dice
     if place is not None and dice.happens(knobs.split):

@@ -131,7 +131,7 @@ def load_pack(path: Path, leaves: Sequence[str]) -> Pack:
     data, sha256 = read_yaml(path)
     reading = _Reading(path=path, data=data if isinstance(data, dict) else {})
     pack = reading.pack(leaves, sha256)
-    refuse(reading.problems, say("{path} is no pack of words for calls:", path=path.name))
+    refuse(reading.problems, say("{path} is no pack of words for calls.", path=path.name))
     return pack
 
 

@@ -132,7 +132,7 @@ def _state(talk: _Talk, act: Act, langs: Mapping[Role, str]) -> list[Utterance]:
     line = talk.tongue.fresh(lines)
     if line is None:
         return []
-    told = _said(Role.CUSTOMER, talk.tongue.say(line, lang), lang, str(act), main=True)
+    told = _said(Role.CUSTOMER, talk.tongue.speak(line, lang), lang, str(act), main=True)
     return [told, _framed(talk, Role.AGENT, "acknowledge", langs, str(act))]
 
 
@@ -141,7 +141,7 @@ def _other_state(talk: _Talk, act: Act, langs: Mapping[Role, str]) -> list[Utter
     lang = langs[Role.CUSTOMER]
     matter = talk.matter(act.leaf, lang)
     line = talk.tongue.fresh(matter.felt if talk.dice.happens(talk.knobs.felt_share) else matter.said)
-    return [_said(Role.CUSTOMER, talk.tongue.say(line, lang), lang, str(act))] if line else []
+    return [_said(Role.CUSTOMER, talk.tongue.speak(line, lang), lang, str(act))] if line else []
 
 
 def _detail(talk: _Talk, act: Act, langs: Mapping[Role, str]) -> list[Utterance]:
@@ -151,9 +151,9 @@ def _detail(talk: _Talk, act: Act, langs: Mapping[Role, str]) -> list[Utterance]
     pair = talk.tongue.fresh(talk.matter(act.leaf, customer).detail, without)
     if pair is None:
         return _pair(talk, langs, str(act), (Role.AGENT, "acknowledge"), (Role.CUSTOMER, "backchannel"))
-    answer = _said(Role.CUSTOMER, talk.tongue.say(pair.second, customer), customer, str(act))
+    answer = _said(Role.CUSTOMER, talk.tongue.speak(pair.second, customer), customer, str(act))
     if agent == customer:
-        return [_said(Role.AGENT, talk.tongue.say(pair.first, agent), agent, str(act)), answer]
+        return [_said(Role.AGENT, talk.tongue.speak(pair.first, agent), agent, str(act)), answer]
     return [_framed(talk, Role.AGENT, "acknowledge", langs, str(act)), answer]
 
 
@@ -166,7 +166,7 @@ def _explain(talk: _Talk, act: Act, langs: Mapping[Role, str]) -> list[Utterance
     line = talk.tongue.fresh(matter.fix if remedy else matter.agent, without)
     if line is None:
         line = talk.tongue.fresh(talk.tongue.packs[lang].frame["objection"])
-    told = [_said(Role.AGENT, talk.tongue.say(line, lang), lang, str(act))] if line else []
+    told = [_said(Role.AGENT, talk.tongue.speak(line, lang), lang, str(act))] if line else []
     return [*told, _framed(talk, Role.CUSTOMER, "backchannel", langs, str(act))]
 
 
@@ -228,7 +228,7 @@ _OTHERS: Mapping[Move, Callable[[_Talk, Act, Mapping[Role, str]], list[Utterance
 def _cue(talk: _Talk, act: Act, lang: str) -> Utterance:
     """Return the line that says what another matter has to do with the call."""
     short = talk.tongue.fresh(talk.tongue.packs[lang].leaves[act.leaf].short)
-    named = talk.tongue.say(short, lang) if short else ()
+    named = talk.tongue.speak(short, lang) if short else ()
     words = talk.tongue.framed(_CUES[act.move], lang, {"short": named})
     return _said(Role.CUSTOMER, words, lang, str(act))
 
@@ -255,7 +255,7 @@ def _framed(talk: _Talk, role: Role, part: str, langs: Mapping[Role, str], act: 
 
 def _exchange(talk: _Talk, pair: Exchange, roles: tuple[Role, Role], lang: str, act: str) -> list[Utterance]:
     return [
-        _said(role, talk.tongue.say(line, lang), lang, act)
+        _said(role, talk.tongue.speak(line, lang), lang, act)
         for role, line in zip(roles, (pair.first, pair.second), strict=True)
     ]
 

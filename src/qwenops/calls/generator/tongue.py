@@ -66,7 +66,7 @@ class Tongue:
     used: list[str] = field(default_factory=list)
     """Lines that were said, by source, in order."""
 
-    def say(self, line: Line, lang: str, extra: Mapping[str, Words] | None = None) -> Words:
+    def speak(self, line: Line, lang: str, extra: Mapping[str, Words] | None = None) -> Words:
         """Return a line with its choices made and its slots filled; `extra` has those of the generator's own lines."""
         self.used.append(line.source)
 
@@ -90,12 +90,12 @@ class Tongue:
 
     def phrase(self, purpose: str, lang: str, extra: Mapping[str, Words] | None = None) -> Words:
         """Return a sentence of the generator's own."""
-        return self.say(self.dice.one_of(self.phrases[lang][purpose]), lang, extra)
+        return self.speak(self.dice.one_of(self.phrases[lang][purpose]), lang, extra)
 
     def framed(self, part: str, lang: str, extra: Mapping[str, Words] | None = None) -> Words:
         """Return a line of the frame."""
         line = self.fresh(self.packs[lang].frame[part])
-        return self.say(line, lang, extra) if line else ()
+        return self.speak(line, lang, extra) if line else ()
 
     def personal(self, slot: str, lang: str) -> Piece:
         """Return a piece of personal data, whole."""

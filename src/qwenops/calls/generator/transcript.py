@@ -61,8 +61,9 @@ class _Growing:
     units: float
 
     def goes_on(self, other: "_Growing") -> bool:
-        """Say whether another part could belong to this turn."""
-        return self.role is other.role and self.lang == other.lang and not self.wait_s
+        """Say whether another part could belong to this turn; personal data of two utterances never touches."""
+        touches = _edge(reversed(self.atoms)) is not None and _edge(other.atoms) is not None
+        return self.role is other.role and self.lang == other.lang and not self.wait_s and not touches
 
     def join(self, other: "_Growing") -> None:
         """Take another part in."""
@@ -71,6 +72,11 @@ class _Growing:
         self.wait_s = other.wait_s
         self.errors += other.errors
         self.units += other.units
+
+
+def _edge(atoms: Iterable[Atom]) -> Mark | None:
+    """Return the mark of the first atom that is more than a pause."""
+    return next((atom.mark for atom in atoms if atom.text.strip() and not atom.pause), None)
 
 
 def said_of(utterances: Iterable[Utterance]) -> dict[Mark, str]:

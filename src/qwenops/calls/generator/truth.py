@@ -32,7 +32,7 @@ class Truth:
     about: str
     """The leaf whose words are used: the class itself, or what an inquiry asks about; empty for plain ones."""
     keyword: bool
-    """Whether one of the usual words of that leaf was said, by anybody."""
+    """Whether the customer used one of the usual words of that leaf when telling the matter."""
     hard_negative: str
     """Why a call that is no complaint may look like one; empty for complaints and for easy calls."""
     decoy: str

@@ -31,6 +31,7 @@ _ANSWERING = (
 _CODE = re.compile(rf"{_ANSWERING}(?P<code>(?=[0-9_\-]*[a-z])[a-z0-9][a-z0-9_\-]{{4,29}})(?![a-z0-9_\-])")
 _MESSENGER = re.compile(rf"(?:微信号?|wechat id){_ANSWERING}(?P<code>[a-z][a-z0-9_\-]{{5,19}})(?![a-z0-9_\-])")
 _LETTERS_AND_DIGITS = re.compile(r"[a-z](?<![a-z0-9].)[a-z]{0,5}[0-9]{6,16}(?![a-z0-9])")
+_MANY_DIGITS = re.compile(r"[0-9]{6}")
 _SOME_DIGITS = rf"[0-9{SPOKEN}](?:\s?[0-9{SPOKEN}])*"
 _SOME_NUMBERS = rf"(?:\s{ENGLISH_NUMBER})+"
 _BEGINNING = re.compile(
@@ -51,18 +52,25 @@ def codes_of(script: Script, cues: Sequence[Cue]) -> Iterator[Found]:
         value = _BLANKS.sub("", each[0]).translate(READ)
         if _num_digits(value) >= _LEAST_DIGITS:
             yield _found(Kind.PLATE, each, value, 0.9)
-    for each in _PASSPORT.finditer(low):
-        if script.text[each.start()].isupper():
-            yield _found(Kind.PASSPORT, each, each[0], 0.6)
     for each in _DOTTED.finditer(low):
         yield _found(Kind.PHONE, each, each[0].replace(".", ""), 0.9)
     for each in _SECURITY.finditer(low):
         yield _found(Kind.ID_CARD, each, each[0].replace("-", ""), 0.9)
+    if _MANY_DIGITS.search(low) is not None:
+        yield from _lettered(script)
+    yield from _announced(low, cues)
+    yield from _beginnings(script, cues)
+
+
+def _lettered(script: Script) -> Iterator[Found]:
+    """Yield passports and accounts by their form: letters with many digits."""
+    low = script.low
+    for each in _PASSPORT.finditer(low):
+        if script.text[each.start()].isupper():
+            yield _found(Kind.PASSPORT, each, each[0], 0.6)
     for each in _LETTERS_AND_DIGITS.finditer(low):
         if _num_digits(each[0]) >= _LEAST_ALONE:
             yield _found(Kind.ACCOUNT, each, each[0], 0.5)
-    yield from _announced(low, cues)
-    yield from _beginnings(script, cues)
 
 
 def _announced(low: str, cues: Sequence[Cue]) -> Iterator[Found]:

@@ -50,12 +50,9 @@ def cues_of(script: Script) -> list[Cue]:
     """Return the cues of a call in their order."""
     found = []
     kinds = _kinds()
-    for each in _pattern().finditer(script.low):
-        word, start = each[0], each.start()
-        if word[0].isascii() and start and script.low[start - 1].isascii() and script.low[start - 1].isalnum():
-            continue
-        kind = kinds.get(word)
-        found.append(Cue(kind=kind or Kind.PHONE, start=start, end=each.end(), weak=kind is None))
+    for each in _pattern(chinese=script.chinese).finditer(script.low):
+        kind = kinds.get(each[0])
+        found.append(Cue(kind=kind or Kind.PHONE, start=each.start(), end=each.end(), weak=kind is None))
     return found
 
 
@@ -110,5 +107,9 @@ def _misheard(word: str) -> Iterator[str]:
 
 
 @cache
-def _pattern() -> re.Pattern[str]:
-    return re.compile(alternatives([*_kinds(), *words("cues", "weak")]))
+def _pattern(*, chinese: bool) -> re.Pattern[str]:
+    every = [*_kinds(), *words("cues", "weak")]
+    english = alternatives([word for word in every if word[0].isascii()], begins=True)
+    if not chinese:
+        return re.compile(english)
+    return re.compile(rf"{alternatives(word for word in every if not word[0].isascii())}|{english}")

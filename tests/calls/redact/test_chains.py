@@ -83,6 +83,32 @@ def test_a_turn_that_recognition_broke_in_a_number_is_mended() -> None:
     ]
 
 
+def test_a_number_goes_on_over_talk_that_was_misheard() -> None:
+    said = [
+        "a:麻烦报一下手机号",
+        f"c:{PARTS[0]}",
+        "a:嗯您缩",
+        f"c:{PARTS[1]}，我慢点说了啊",
+        "a:宁这个继许",
+        f"c:{PARTS[2]}",
+    ]
+    assert redacted(*said)[1::2] == ["<手机1>", "<手机1>，我慢点说了啊", "<手机1>"]
+
+
+def test_the_letters_of_an_account_go_with_its_digits() -> None:
+    said = ["a:请报一下宽带账号", "c:背面贴着呢ftth", "a:嗯", "c:0012", "a:好", "c:449674", "a:ftth0012449674对吗"]
+    texts = redacted(*said)
+    assert not any("ftth" in text or "449" in text or "0012" in text for text in texts)
+    assert redacted("a:the account number please", "c:it's b b zero zero three nine two two four zero")[1] == (
+        "it's <ACCOUNT1>"
+    )
+
+
+def test_a_cue_that_was_misheard_is_a_cue() -> None:
+    assert redacted("a:报一下生份证号", "c:九九九九九九一九九零零一零一")[1] == "<身份证1>"
+    assert redacted("a:尾耗是八零零零对吧") == ["尾耗是八零零零对吧"]
+
+
 def test_parts_of_a_number_that_was_told_are_found_later_without_a_cue() -> None:
     texts = redacted(f"c:我手机{MOBILE}", "a:好的，套餐是一百二十八的", f"c:就是{spoken(MOBILE[:7])}那个号嘛")
     assert texts[2] == "就是<手机1>那个号嘛"

@@ -65,7 +65,7 @@ _SURE = {Kind.ACCOUNT: 0.96, Kind.ORDER: 0.98, Kind.PASSPORT: 0.98}
 _CHECKED = frozenset({Kind.ID_CARD, Kind.BANK_CARD})
 _TELEPHONES = frozenset({Kind.PHONE, Kind.LANDLINE})
 _LETTERS_BEFORE = re.compile(
-    rf"(?:(?<![a-z0-9])(?:[a-z]{{1,8}}[\-_]?|(?:[a-z][\s\-]){{1,4}})|(?<=[{HAN}:])[a-z]{{1,8}}[\-_\s]?)$"
+    rf"(?:(?<![a-z0-9'])(?:[a-z]{{1,8}}[\-_]?|(?:[a-z][\s\-]){{1,4}})|(?<=[{HAN}:])[a-z]{{1,8}}[\-_\s]?)$"
 )
 _LETTERS = re.compile(r"[a-z]")
 _SPELLED = re.compile(r"(?:[a-z]|(?<![a-z0-9'])[a-z] [a-z] )$")

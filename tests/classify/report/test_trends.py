@@ -38,6 +38,11 @@ def test_what_rose_and_what_fell_is_said_first_by_name() -> None:
 def test_where_nothing_can_be_compared_nothing_is_claimed() -> None:
     page = trends_page(shown(told([EVEN], num=40)))
     assert notices(page)[0].startswith("There are too few weeks")
+    calls = told([EVEN] * 4)
+    cut = [each for each in calls if not each.conversation_id.startswith("3-")]
+    few = [each for each in calls if each.conversation_id.startswith("3-")][:20]
+    quiet = trends_page(shown([*cut, *few]))
+    assert notices(quiet)[0] == "The week of 2026-03-23 has too few calls to say whether anything changed."
 
 
 def test_the_tables_have_the_counts_and_the_intervals() -> None:

@@ -105,6 +105,11 @@ def _news(shown: Shown) -> Notice:
     if not shown.trends.num_comparisons:
         text = say("There are too few weeks, or too few calls, to say whether anything changed.")
         return Notice(tone=Tone.NOTE, text=text, large=True)
+    if all(each.p is None for each in last.portions.values()):
+        text = say("The week of {week} has too few calls to say whether anything changed.", week=when)
+        return Notice(
+            tone=Tone.NOTE, text=text, detail=say("What changed in earlier weeks is marked below."), large=True
+        )
     if rose and fell:
         text = say("In the week of {week}, {rose} rose; {fell} fell.", week=when, rose=joined(rose), fell=joined(fell))
     elif rose:

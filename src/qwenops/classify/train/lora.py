@@ -4,6 +4,7 @@ Whatever reads peft's adapters reads these. They are float32 whatever the model 
 them into it for each product, so nothing is cast twice and the way back ends in float32.
 """
 
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ def attach(body: Body, options: TrainOptions) -> Lora:
     Raises:
         UnsupportedModelError: The model does not have the matrices that a Qwen3 has.
     """
+    # peft imports bitsandbytes where it is there, which misses an optional package of kernels aloud.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import peft
     import torch
 

@@ -110,9 +110,20 @@ def classify(ctx: click.Context, /, file: Path, out: Path | None, *, review: boo
         made=made,
     )
     found = open_registry(terminal, made).open(wanted_classifier(made))
-    with terminal.progress() as report:
+    with terminal.progress() as report, _kept(job):
         summary = asyncio.run(_classify(job, found, report))
     _show(job, found.ref, summary, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _kept(job: _Job) -> Iterator[None]:
+    """Tell who breaks off that nothing is lost by that."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if job.out is not None:
+            job.terminal.tell(say("What is done is kept; the same command goes on where it was."))
+        raise
 
 
 def _checked(file: Path, out: Path | None) -> Path | None:

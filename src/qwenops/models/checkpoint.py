@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from qwenops.errors import ModelLoadError
-from qwenops.models.spec import ModelSpec
+from qwenops.models.spec import HEAD, ModelSpec
 from qwenops.text import Text, say
 
 if TYPE_CHECKING:
@@ -66,32 +66,12 @@ class Checkpoint:
 
     def read(self, name: str, rows: slice = slice(None)) -> "NDArray[np.float32]":
         """Return some rows of a tensor as float32, copied; bf16 and f16 widen exactly."""
-        import numpy as np
-
-        raw = self.raw(name)[rows]
-        match self.entries[name].dtype:
-            case "BF16":
-                wide = raw.astype(np.uint32)
-                wide <<= 16
-                return cast("NDArray[np.float32]", wide.view(np.float32))
-            case "F16":
-                return raw.view(np.float16).astype(np.float32)
-            case "F32":
-                return raw.view(np.float32).copy()
+        return _widened(self.raw(name)[rows], self.entries[name].dtype)
 
     def raw(self, name: str) -> "NDArray[Any]":
         """Return a read-only view of a tensor's bits, as `uint16` or `uint32`, without copying."""
-        import numpy as np
-
         entry = self.entries[name]
-        item = ITEM_BYTES[entry.dtype]
-        flat = np.frombuffer(
-            self.maps[entry.file],
-            dtype=np.uint16 if item == 2 else np.uint32,  # noqa: PLR2004 -- two bytes
-            count=(entry.end - entry.begin) // item,
-            offset=entry.begin,
-        )
-        return flat.reshape(entry.shape)
+        return _bits(self.maps[entry.file], entry)
 
     def release(self, name: str) -> None:
         """Tell the kernel that a tensor's pages are not needed any more."""
@@ -104,6 +84,57 @@ class Checkpoint:
     def sha256(self) -> dict[str, str]:
         """Hash every file that the result depends on: the weights and the configuration."""
         return {name: file_sha256(self.folder / name) for name in (*self.files, "config.json")}
+
+
+def _bits(mapped: mmap.mmap, entry: TensorEntry) -> "NDArray[Any]":
+    import numpy as np
+
+    item = ITEM_BYTES[entry.dtype]
+    flat = np.frombuffer(
+        mapped,
+        dtype=np.uint16 if item == 2 else np.uint32,  # noqa: PLR2004 -- two bytes
+        count=(entry.end - entry.begin) // item,
+        offset=entry.begin,
+    )
+    return flat.reshape(entry.shape)
+
+
+def _widened(raw: "NDArray[Any]", dtype: Dtype) -> "NDArray[np.float32]":
+    """Return bits as the float32 numbers that they stand for, in new memory."""
+    import numpy as np
+
+    match dtype:
+        case "BF16":
+            wide = raw.astype(np.uint32)
+            wide <<= 16
+            return cast("NDArray[np.float32]", wide.view(np.float32))
+        case "F16":
+            return raw.view(np.float16).astype(np.float32)
+        case "F32":
+            return raw.view(np.float32).copy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensors:
+    """One memory-mapped safetensors file that belongs to no checkpoint, such as an adapter."""
+
+    entries: Mapping[str, TensorEntry]
+    mapped: mmap.mmap
+
+    def read(self, name: str) -> "NDArray[np.float32]":
+        """Return a tensor as float32, copied; bf16 and f16 widen exactly."""
+        entry = self.entries[name]
+        return _widened(_bits(self.mapped, entry), entry.dtype)
+
+
+def open_tensors(path: Path) -> Tensors:
+    """Open one safetensors file.
+
+    Raises:
+        ModelLoadError: The file is missing, damaged, or a pickle.
+    """
+    mapped = _map(path.parent, path.name)
+    return Tensors(entries=_read_header(mapped, path.name), mapped=mapped)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -260,7 +291,7 @@ def _check_against_spec(spec: ModelSpec, entries: Mapping[str, TensorEntry]) -> 
     wanted = {tensor.name: tensor.shape for tensor in spec.tensors()}
     missing = [name for name in wanted if name not in entries]
     # Published checkpoints repeat a tied head; it is the embedding.
-    ignored = {"lm_head.weight"} if spec.tie_word_embeddings else set()
+    ignored = {HEAD} if spec.tie_word_embeddings else set()
     unknown = sorted(set(entries) - set(wanted) - ignored)
     if missing:
         raise ModelLoadError(

@@ -18,6 +18,8 @@ KV_BLOCK_TOKENS = 32
 """Tokens that one block of the paged KV cache holds."""
 GROUP_SIZES = (128, 64)
 """Sizes of an int4 group, best first; the first that divides a row's length is taken."""
+EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+"""Names of the tensors that belong to no layer; the head is missing where it is the embedding's table."""
 
 
 class Scheme(StrEnum):
@@ -147,14 +149,12 @@ class ModelSpec:
 
     def tensors(self) -> Iterator[TensorSpec]:
         """Yield every tensor that a checkpoint must have, in the order of the computation."""
-        yield TensorSpec(
-            name="model.embed_tokens.weight", shape=(self.vocab_size, self.hidden_size), kind=TensorKind.EMBEDDING
-        )
+        yield TensorSpec(name=EMBEDDING, shape=(self.vocab_size, self.hidden_size), kind=TensorKind.EMBEDDING)
         for layer in range(self.num_layers):
             yield from self.layer_tensors(layer)
-        yield TensorSpec(name="model.norm.weight", shape=(self.hidden_size,), kind=TensorKind.NORM)
+        yield TensorSpec(name=FINAL_NORM, shape=(self.hidden_size,), kind=TensorKind.NORM)
         if not self.tie_word_embeddings:
-            yield TensorSpec(name="lm_head.weight", shape=(self.vocab_size, self.hidden_size), kind=TensorKind.HEAD)
+            yield TensorSpec(name=HEAD, shape=(self.vocab_size, self.hidden_size), kind=TensorKind.HEAD)
 
     def layer_tensors(self, layer: int) -> Iterator[TensorSpec]:
         """Yield the tensors of one layer."""

@@ -178,7 +178,7 @@ def open_tokenizer(folder: Path, *, now: Callable[[], datetime] = datetime.now) 
         _special=special,
         _control=control_tokens(texts.values(), [texts[token_id] for token_id in special]),
         _byte_of={character: byte for byte, character in enumerate(byte_alphabet())},
-        _template=compile_template(_template_source(folder, config), now=now),
+        _template=compile_template(template_source(folder), now=now),
     )
 
 
@@ -228,11 +228,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _template_source(folder: Path, config: Mapping[str, Any]) -> str:
+def template_source(folder: Path) -> str:
+    """Return the chat template of the model in `folder`, or our own where it has none.
+
+    Raises:
+        ModelLoadError: `tokenizer_config.json` is not valid JSON.
+    """
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text("utf-8")
-    inside = config.get("chat_template")
+    inside = _read_json(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(inside, list):
         inside = next((each.get("template") for each in inside if each.get("name") == "default"), None)
     return inside if isinstance(inside, str) else chat_template()

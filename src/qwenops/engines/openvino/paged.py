@@ -11,7 +11,6 @@ OpenVINO turns the stateful model into one over blocks of KV cache, which every 
 A *form* is this model compiled with one arithmetic. Two forms can work on one cache when their layouts are equal.
 """
 
-import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,28 +132,6 @@ def allocate_cache(layout: CacheLayout, num_blocks: int) -> Mapping[str, Any]:
         name: ov.Tensor(getattr(ov.Type, element), ov.Shape([num_blocks, *shape]))
         for name, element, shape in layout.tensors
     }
-
-
-def forget_file(path: Path, maps: Path = Path("/proc/self/maps")) -> None:
-    """Let go of the pages of a mapped file that are in memory; what is read again comes back from the file.
-
-    OpenVINO keeps the weight file mapped, but computes with its own repacked copy. Does nothing where there is no such
-    list of mappings, and nothing to a mapping that could have been written to.
-    """
-    try:
-        lines = maps.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return
-    advise = ctypes.CDLL(None, use_errno=True).madvise
-    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for line in lines:
-        where, permissions, *_, name = (*line.split(maxsplit=5), "")[:6]
-        if name.strip() == str(path.resolve()) and permissions.startswith("r-"):
-            begin, end = (int(each, 16) for each in where.split("-"))
-            advise(begin, end - begin, _MADV_DONTNEED)
-
-
-_MADV_DONTNEED = 4
 
 
 def _gather_rows(model: Any) -> None:

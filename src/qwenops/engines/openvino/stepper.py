@@ -15,17 +15,18 @@ from typing import Any
 from qwenops.engines.openvino.answers import Answer
 from qwenops.engines.openvino.blocks import BLOCK_TOKENS
 from qwenops.engines.openvino.forms import Forms, open_forms
-from qwenops.engines.openvino.paged import KEPT_KERNELS, CompileOptions, forget_file
+from qwenops.engines.openvino.paged import KEPT_KERNELS, CompileOptions
 from qwenops.engines.openvino.runner import Runner
 from qwenops.engines.openvino.sampling import Row, choose, label_probabilities
 from qwenops.engines.openvino.scheduler import Piece, Scheduler, SchedulerOptions, Step, Tracked
 from qwenops.engines.openvino.sizing import forms_that_fit, kv_choices, mixed_tokens, plan_blocks
 from qwenops.engines.openvino.structure import Grammars
 from qwenops.engines.options import EngineOptions
+from qwenops.engines.rate import Rate
 from qwenops.engines.steploop import Scores, resident_bytes
 from qwenops.errors import EngineError, InvalidRequestError, PromptTooLongError, QwenOpsError
 from qwenops.generation import Chunk, GenerationRequest, SamplingParams, Tokens
-from qwenops.hardware.allocator import give_memory_back
+from qwenops.hardware.allocator import forget_file, give_memory_back
 from qwenops.hardware.machine import Machine, detect_machine, plan_environment, plan_threads
 from qwenops.hardware.reasoned import Reasoned
 from qwenops.models.artefact import Artefact, open_artefact
@@ -33,31 +34,8 @@ from qwenops.models.tokenizer import Tokenizer, open_tokenizer
 from qwenops.text import say
 
 LEAST_LABELS = 2
-FORGET = 0.95
-"""What a step's share in the measured rates keeps with each later step."""
 
 Event = tuple[str, Chunk | Scores | QwenOpsError]
-
-
-class Rate:
-    """Tokens per second over the recent past."""
-
-    __slots__ = ("_seconds", "_tokens")
-
-    def __init__(self) -> None:
-        """Know nothing yet."""
-        self._tokens = 0.0
-        self._seconds = 0.0
-
-    def add(self, tokens: int, seconds: float) -> None:
-        """Count one step."""
-        self._tokens = self._tokens * FORGET + tokens
-        self._seconds = self._seconds * FORGET + seconds
-
-    @property
-    def per_s(self) -> float:
-        """The rate; 0 while nothing was counted."""
-        return self._tokens / self._seconds if self._seconds > 0 else 0.0
 
 
 class _Scoring:

@@ -138,6 +138,7 @@ def test_a_merged_checkpoint_is_one_as_published(tiny_checkpoint: Path, tmp_path
 
 @pytest.mark.reference
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
 def test_merging_gives_what_peft_gives(tiny_checkpoint: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     import torch

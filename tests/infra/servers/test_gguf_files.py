@@ -84,8 +84,12 @@ def test_a_conversation_becomes_the_same_text(server: Foreign, tiny_checkpoint: 
 
 @cache
 def reference(base: Path, adapter: Path, target: Path, count: int) -> NDArray[np.float32]:
-    """Return the logits of all tokens after some prompts, by our own graph in float32."""
-    model = compiled(made(base, target, PrefillScheme.F32, adapter=adapter, label_ids=tuple(range(TINY.vocab_size))))
+    """Return the logits of all tokens but the last, an unused one, after some prompts, by our own graph in float32.
+
+    OpenVINO stores equal constants once, and a file that is smaller than its tensors is taken for one that was cut off.
+    """
+    known = tuple(range(TINY.vocab_size - 1))
+    model = compiled(made(base, target, PrefillScheme.F32, adapter=adapter, label_ids=known))
     return logits(model, prompts(count, seed=30))
 
 

@@ -26,15 +26,25 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt tools/install_torch.py | $(BIN)/python
 	$(PIP) install 'pip>=25.1'
 	$(BIN)/python tools/install_torch.py --index '$(TORCH_INDEX)'
-	$(PIP) install -c constraints.txt -e '.[demo,train,genai,locust]' --group test --group docs
+	$(PIP) install -c constraints.txt -e '.[demo,train,qlora,optimize,genai,locust]' --group test --group docs
+	@touch $@ $(VENV)/.demo $(VENV)/.train
+
+$(VENV)/.train: pyproject.toml constraints.txt tools/install_torch.py | $(BIN)/python
+	@echo "Installing qwenops into $(VENV), with torch for training ..."
+	$(PIP) install 'pip>=25.1'
+	$(BIN)/python tools/install_torch.py --index '$(TORCH_INDEX)'
+	$(PIP) install -c constraints.txt -e '.[demo,train]'
 	@touch $@ $(VENV)/.demo
 
 install: $(VENV)/.demo ## Set up .venv for using qwenops
 
 develop: $(VENV)/.dev ## Set up .venv for working on qwenops
 
-demo: $(VENV)/.demo ## Convert a model, serve it, ask it, measure it, print what it took (MODEL=qwen3:0.6b for the real one)
-	$(BIN)/qwenops demo $(if $(MODEL),--model $(MODEL))
+demo: $(VENV)/.train ## From calls to a classifier that serves: train a tiny model, promote it, ask it, measure it
+	$(BIN)/qwenops demo
+
+demo-speed: $(VENV)/.demo ## Convert a model of the true shape, serve it, ask it, measure it (MODEL=qwen3:0.6b for the real one)
+	$(BIN)/qwenops demo-speed $(if $(MODEL),--model $(MODEL))
 
 check: lint docs ## Lint, types, layers, documentation, and every test that needs no root and no extra program
 	$(BIN)/python -m pytest -m "not infra" -q
@@ -67,4 +77,4 @@ reference: $(VENV)/.dev ## Write docs/reference from the code
 clean: ## Remove what these commands made inside the checkout
 	rm -rf $(VENV) docs/_build dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help install develop demo check test lint infra prove docs messages reference clean
+.PHONY: help install develop demo demo-speed check test lint infra prove docs messages reference clean

@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.recording import write_result
 from qwenops.bench.spawned import spawned_server
-from qwenops.deploy.demo import server_environ
+from qwenops.deploy.demo_speed import server_environ
 from qwenops.errors import QwenOpsError
 
 REPORTS = Path(__file__).parent / "reports"

@@ -29,6 +29,13 @@ PACKAGES = (
     "uvicorn",
     "fastapi",
     "aiohttp",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "scikit-learn",
+    "gguf",
+    "xllamacpp",
 )
 
 

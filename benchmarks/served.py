@@ -27,7 +27,7 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 from benchmarks.recording import RESULTS, converted, ratios, spread, write_result
 from qwenops.command import spawn
-from qwenops.deploy.demo import server_environ
+from qwenops.deploy.demo_speed import server_environ
 from qwenops.engines.openvino import open_engine
 from qwenops.engines.options import EngineOptions
 from qwenops.engines.seam import Engine

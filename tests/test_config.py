@@ -74,10 +74,13 @@ def test_every_option_says_what_it_is_and_has_a_default_within_its_own_bounds(ea
         assert parse_value(shown, each.type, each.spec, each.key) == each.default
 
 
-def test_no_two_options_share_a_variable_or_a_flag() -> None:
+def test_no_two_options_share_a_variable() -> None:
     variables = [each.variable for each in OPTIONS]
-    flags = [each.flag for each in OPTIONS if each.flag]
     assert len(set(variables)) == len(variables)
+
+
+def test_no_two_options_of_a_section_share_a_flag() -> None:
+    flags = [(each.section, each.flag) for each in OPTIONS if each.flag]
     assert len(set(flags)) == len(flags)
 
 

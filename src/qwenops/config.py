@@ -17,6 +17,9 @@ from typing import Any, Literal
 
 from qwenops.atomic import write_text
 from qwenops.bench.options import BenchOptions
+from qwenops.calls.options import CallOptions
+from qwenops.classify.options import ClassifyOptions
+from qwenops.classify.train.options import TrainOptions
 from qwenops.engines.options import EngineOptions
 from qwenops.errors import ConfigError
 from qwenops.models.hub import HubOptions
@@ -31,6 +34,7 @@ from qwenops.options import (
     walk,
 )
 from qwenops.serve.options import ServeOptions
+from qwenops.state.options import StateOptions
 from qwenops.text import say
 
 FILE_NAME = "qwenops.toml"
@@ -69,6 +73,10 @@ class Settings:
     serve: ServeOptions = field(default_factory=ServeOptions)
     hub: HubOptions = field(default_factory=HubOptions)
     bench: BenchOptions = field(default_factory=BenchOptions)
+    calls: CallOptions = field(default_factory=CallOptions)
+    finetune: TrainOptions = field(default_factory=TrainOptions)
+    classify: ClassifyOptions = field(default_factory=ClassifyOptions)
+    state: StateOptions = field(default_factory=StateOptions)
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """By key (`serve.port`); what is not in it has its default."""
     file: Path | None = None

@@ -36,6 +36,12 @@ ALL = [(ctx.command_path, ctx) for ctx in contexts()]
 
 
 @pytest.mark.parametrize(("path", "ctx"), ALL, ids=[path for path, _ in ALL])
+def test_no_command_has_two_meanings_for_one_flag(path: str, ctx: click.Context) -> None:
+    names = [name for each in ctx.command.get_params(ctx) for name in (*each.opts, *each.secondary_opts)]
+    assert len(set(names)) == len(names), path
+
+
+@pytest.mark.parametrize(("path", "ctx"), ALL, ids=[path for path, _ in ALL])
 def test_every_help_page_ends_with_two_examples_that_parse(path: str, ctx: click.Context) -> None:
     command = ctx.command
     assert isinstance(command, Verb | Tree)

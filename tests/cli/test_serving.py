@@ -298,7 +298,7 @@ def test_a_chat_goes_on_until_the_user_leaves(stocked_home: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_answers_nine_requests_and_leaves_nothing_running(qwenops: Run, stocked_home: Path) -> None:
     home = {"QWENOPS_HOME": str(stocked_home)}
-    ran = qwenops("demo", "--model", *FAKE, "--json", **home, **BRIEFLY)
+    ran = qwenops("demo-speed", "--model", *FAKE, "--json", **home, **BRIEFLY)
     assert ran.code == 0, ran.err
     data = json.loads(ran.out)
     assert len(data["requests"]) == 9
@@ -313,7 +313,7 @@ def test_the_demo_answers_nine_requests_and_leaves_nothing_running(qwenops: Run,
 
 @pytest.mark.slow
 def test_the_demo_shows_a_table_and_where_to_go_next_in_chinese_too(qwenops: Run, stocked_home: Path) -> None:
-    ran = qwenops("--lang", "zh", "demo", "--model", *FAKE, QWENOPS_HOME=str(stocked_home), **BRIEFLY)
+    ran = qwenops("--lang", "zh", "demo-speed", "--model", *FAKE, QWENOPS_HOME=str(stocked_home), **BRIEFLY)
     assert ran.code == 0, ran.err
     assert "TTFT" in ran.out
     assert "report.html" in ran.out
@@ -334,7 +334,7 @@ def test_the_demo_works_for_who_has_keys_and_settings_and_leaves_them_alone(stoc
     assert made.returncode == 0, made.stderr
     before = (home / "keys.sqlite").read_bytes()
     ran = subprocess.run(
-        [*PROGRAM, "demo", "--model", *FAKE, "--json"],
+        [*PROGRAM, "demo-speed", "--model", *FAKE, "--json"],
         env=users,
         capture_output=True,
         text=True,
@@ -349,7 +349,7 @@ def test_the_demo_works_for_who_has_keys_and_settings_and_leaves_them_alone(stoc
 @pytest.mark.slow
 def test_ctrl_c_in_the_demo_leaves_nothing_running(stocked_home: Path) -> None:
     process = subprocess.Popen(
-        [*PROGRAM, "demo", "--model", *FAKE], env=environment(stocked_home), stderr=subprocess.PIPE, text=True
+        [*PROGRAM, "demo-speed", "--model", *FAKE], env=environment(stocked_home), stderr=subprocess.PIPE, text=True
     )
     children = until(lambda: psutil.Process(process.pid).children(recursive=True))
     process.send_signal(signal.SIGINT)
@@ -363,6 +363,6 @@ def test_ctrl_c_in_the_demo_leaves_nothing_running(stocked_home: Path) -> None:
 @pytest.mark.slow
 def test_a_demo_whose_server_cannot_start_says_why(qwenops: Run, stocked_home: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", "utf-8")
-    ran = qwenops("demo", "--model", str(tmp_path), "--engine", "fake", QWENOPS_HOME=str(stocked_home))
+    ran = qwenops("demo-speed", "--model", str(tmp_path), "--engine", "fake", QWENOPS_HOME=str(stocked_home))
     assert ran.code != 0
     assert "Traceback" not in ran.err

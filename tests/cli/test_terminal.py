@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qwenops.cli.demo import Stage
+from qwenops.cli.demo_speed import Stage
 from qwenops.cli.help import wrapped
 from qwenops.cli.terminal import Terminal, aligned, cell_width, fitting, printable
 from qwenops.errors import QwenOpsError

@@ -1,241 +1,156 @@
-"""`qwenops demo`: the whole path in one command, from weights to streamed answers over HTTP, and what it took."""
+"""`qwenops demo`: the whole way from calls to a classifier that serves, told command by command."""
 
-import asyncio
 import dataclasses
-import sys
-import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from qwenops.cli.flags import json_flag, option_flags, settings
+from qwenops.cli.flags import json_flag
 from qwenops.cli.help import Flag, Verb
-from qwenops.cli.models import NAME
-from qwenops.cli.opening import prepare_model
-from qwenops.cli.terminal import Report, Terminal, aligned, printable
-from qwenops.options import show_bytes
+from qwenops.cli.terminal import Report, Terminal, aligned
+from qwenops.deploy.demo_steps import CALLS
 from qwenops.text import say
 
 if TYPE_CHECKING:
-    from qwenops.config import Settings
-    from qwenops.deploy.demo import Answer, Outcome, Question
-    from qwenops.deploy.prepare import Prepared
+    from qwenops.deploy.demo_story import Done, Story
+    from qwenops.text import Text
 
-DEFAULT_MODEL = "random:0.6b"
+FEWEST_CALLS = 300
+"""With fewer a class of the tail has no example in one of the parts."""
 
 
 @click.command(
     "demo",
     cls=Verb,
     help=say(
-        "See all of it work. Converts a model, starts the real server on a free port of this machine, asks it three "
-        "prompts and six calls over HTTP, measures it with four callers, and prints what that took and where the page "
-        "of the measurement is. Nothing is left running; the model stays in the "
-        "store. Without --model the weights are random, of the true shape of Qwen3-0.6B, and no hub is contacted."
+        "See all of it work, in a few minutes and without a model hub: makes synthetic calls, takes personal data out, "
+        "divides them, trains a tiny Qwen3 against a baseline, evaluates, calibrates, exports, promotes and serves it, "
+        "classifies new calls over HTTP and from a file, and measures. Each step shows the command that does it, so "
+        "that you can do it with calls of your own. Nothing is left running, and all files lie in one folder."
     ),
     examples=(
-        ("qwenops demo", say("Random weights: real speed, meaningless text.")),
-        ("qwenops demo --model qwen3:0.6b", say("The published model, fetched first.")),
+        ("qwenops demo", say("In a new folder under runs.")),
+        ("qwenops demo --out demo --calls 4000", say("More calls, and so a better model; it takes longer.")),
     ),
 )
-@click.option("--model", cls=Flag, default=DEFAULT_MODEL, show_default=True, metavar="NAME", help=NAME)
-@option_flags("model", without=("model.fallback",))
+@click.option(
+    "--out",
+    cls=Flag,
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    metavar="FOLDER",
+    help=say("New folder for everything; one under runs when left out."),
+)
+@click.option(
+    "--calls",
+    "num_calls",
+    cls=Flag,
+    type=click.IntRange(min=FEWEST_CALLS),
+    default=CALLS,
+    show_default=True,
+    metavar="N",
+    help=say("How many calls to learn from."),
+)
 @json_flag
 @click.pass_context
-def demo(ctx: click.Context, /, model: str, *, as_json: bool) -> None:
-    """Run the demo and print what it took."""
+def demo(ctx: click.Context, /, out: Path | None, num_calls: int, *, as_json: bool) -> None:
+    """Go the whole way and tell it."""
+    from qwenops.classify.train.deciding import check_installed
+    from qwenops.deploy.demo_story import tell_story
+
+    check_installed()
     terminal = ctx.ensure_object(Terminal)
     if as_json:
         terminal = dataclasses.replace(terminal, verbosity=-1)
-    made = settings(ctx)
-    stage = Stage(terminal=terminal)
-    stage.greet(model, made)
-    prepared, outcome = asyncio.run(perform(model, made, stage))
+    folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-demo"
+    show = Show(terminal=terminal)
+    show.greet(folder)
+    story = tell_story(folder, terminal.environ, terminal.language, show, num_calls=num_calls)
     if as_json:
-        terminal.show_json("qwenops.demo/1", as_data(model, made, prepared, outcome))
+        terminal.show_json("qwenops.demo/2", as_data(story, num_calls))
     else:
-        stage.show_outcome(prepared, outcome)
-        stage.show_next(model)
+        show.finish(story)
 
 
-async def perform(model: str, made: "Settings", stage: "Stage") -> tuple["Prepared", "Outcome"]:
-    """Prepare the model here, so that its progress can be seen; then serve it from a process of its own."""
-    from qwenops.deploy.demo import load_options, server_argv, server_environ, show_serving
-
-    terminal = stage.terminal
-    with stage.progress() as report:
-        prepared = await prepare_model(model, made, terminal, report, report)
-    stage.prepared(prepared, made)
-    argv = server_argv(model, engine=made.model.engine, scheme=made.model.scheme)
-    with tempfile.TemporaryDirectory(prefix="qwenops-demo-") as folder:
-        environ = server_environ(terminal.environ, Path(folder)) | {"QWENOPS_LANG": terminal.language}
-        log = Path(folder) / "server.log"
-        outcome = await show_serving(argv, environ, log, stage, load_options(made.bench))
-    return prepared, outcome
-
-
-@dataclass(slots=True, kw_only=True)
-class Stage:
-    """Where the demo is shown: everything on standard error but the figures at the end."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Show:
+    """Where the story is told: the steps on standard error, reports and times at the end on standard output."""
 
     terminal: Terminal
-    _streaming: bool = field(default=False, init=False)
-    """Whether the line of the streamed answer is still open."""
 
-    def greet(self, model: str, made: "Settings") -> None:
-        """Say what is about to be seen."""
-        from qwenops.hardware import detect_machine, plan_threads
-
-        machine = detect_machine()
-        threads = plan_threads(machine)
+    def greet(self, folder: Path) -> None:
+        """Say what is about to be seen, and how to do the same by hand."""
         tell = self.terminal.tell
         tell()
-        tell(say("qwenops demo: a Qwen3 model, served by the processor of this machine"))
+        tell(say("qwenops demo: from calls to a classifier that serves, on the processor of this machine"))
         tell()
-        facts = [
-            (say("Model"), model),
-            (say("Weights"), made.model.scheme),
-            (say("Processor"), machine.processor.model),
-            (say("Threads"), f"{threads.value}  ({self.terminal.said(threads.reason)})"),
-        ]
-        for line in aligned([("  " + self.terminal.said(name), value) for name, value in facts]):
-            tell(line)
-        tell()
-        if model.startswith("random:"):
-            tell(
-                say(
-                    "  The weights are random, so the text below means nothing. The shape, the tokenizer,\n"
-                    "  the server and the speed are real."
-                )
+        tell(
+            say(
+                "  The calls are made up and the model is tiny, so its figures say that the way works, and nothing\n"
+                "  about yours. Each command can be typed as it stands, after:"
             )
-            tell()
-
-    def progress(self) -> AbstractContextManager[Report]:
-        """Show how far one step is."""
-        if self._streaming:
-            self._streaming = False
-            self.terminal.tell("\n")
-        return self.terminal.progress()
-
-    def prepared(self, prepared: "Prepared", made: "Settings") -> None:
-        """Say that the model is there."""
-        size = show_bytes(prepared.stored.num_bytes)
-        self._done(say("Weights"), say("{size} in the store", size=size), prepared.fetched_s)
-        if prepared.artefact is not None:
-            what = say(
-                "{scheme}, {size}, every tensor checked",
-                scheme=made.model.scheme,
-                size=show_bytes(sum(path.stat().st_size for path in prepared.folder.iterdir())),
-            )
-            self._done(say("Conversion"), what, prepared.converted_s)
-
-    def _done(self, name: str, what: str, took_s: float) -> None:
-        took = f"{took_s:.1f} s" if took_s else self.terminal.said(say("was there already"))
-        self.terminal.tell(_columns(self.terminal.said(name), self.terminal.said(what), took))
-
-    def started(self, url: str, load_s: float) -> None:
-        """Say that the server is ready."""
-        self._done(say("Server"), say("ready at {url}", url=url), load_s)
-        self.terminal.tell()
-
-    def piece(self, question: "Question", text: str) -> None:
-        """Show a piece of the one answer that is streamed visibly."""
-        if self.terminal.verbosity < 0:
-            return
-        if not text:
-            self._streaming = True
-            self.terminal.tell(say("  Streamed over HTTP, token by token:"))
-            self.terminal.tell()
-            print(f"    {question.messages[-1]['content']}\n    > ", end="", file=sys.stderr, flush=True)
-        print(printable(text).replace("\n", "\n      "), end="", file=sys.stderr, flush=True)
-
-    def show_outcome(self, prepared: "Prepared", outcome: "Outcome") -> None:
-        """Print the figures."""
-        headings = (say("Request"), say("Prompt tokens"), say("Answer tokens"), say("TTFT"), say("Tokens/s"))
-        self.terminal.show_table(headings, [self._row(answer) for answer in outcome.answers])
-        self.terminal.show()
-        facts = [
-            (
-                say("The calls were asked all at once"),
-                say("{rate:.1f} tokens/s together", rate=outcome.calls_tokens_per_s),
-            ),
-            (say("Memory of the API process"), show_bytes(outcome.api_memory_bytes)),
-            (say("Memory of the engine's process"), show_bytes(outcome.engine_memory_bytes)),
-            (say("Conversion"), _seconds(prepared.converted_s)),
-            (say("Start until ready"), _seconds(outcome.load_s)),
-        ]
-        self.terminal.show_facts([(self.terminal.said(name), self.terminal.said(value)) for name, value in facts])
-        self.terminal.show()
-        for sentence in outcome.load.sentences:
-            self.terminal.show(sentence)
-        self.terminal.show(say("Report: {path}", path=outcome.report))
-
-    def _row(self, answer: "Answer") -> tuple[str, ...]:
-        return (
-            self.terminal.said(answer.question.name),
-            str(answer.prompt_tokens),
-            str(answer.completion_tokens),
-            f"{answer.ttft_s:.2f} s",
-            f"{answer.tokens_per_s:.1f}",
         )
-
-    def show_next(self, model: str) -> None:
-        """Say where to go next."""
-        tell, program = self.terminal.tell, self.terminal.program
         tell()
-        tell(say("Nothing is left running; the model stays in the store. Next:"))
+        tell(f"    cd {folder} && export QWENOPS_HOME=$PWD/home")
+
+    @contextmanager
+    def begins(self, title: "Text", typed: str) -> "Iterator[Report]":
+        """Show the command of a step, and then how far it is."""
+        self.terminal.tell()
+        self.terminal.tell(f"$ {typed}")
+        with self.terminal.progress() as report:
+            report(0.0, title)
+            yield report
+
+    def ends(self, done: "Done") -> None:
+        """Show what came out, and how long it took."""
+        self.terminal.tell(f"  {self.terminal.said(done.came_out)}  ({done.took_s:.1f} s)")
+
+    def finish(self, story: "Story") -> None:
+        """Print times, reports, and where to go next."""
+        terminal = self.terminal
+        terminal.tell()
+        rows = [(each.title, f"{each.took_s:.1f} s") for each in story.done]
+        terminal.show_facts([*rows, (say("Together"), f"{story.took_s:.0f} s")])
+        for path in story.reports:
+            terminal.show(say("Report: {path}", path=path))
+        tell, program = terminal.tell, terminal.program
+        tell()
+        tell(say("Nothing is left running; everything lies in {folder}. Next:", folder=str(story.folder)))
         tell()
         steps = [
-            (f"{program} serve qwen3:0.6b", say("the published model, at http://127.0.0.1:8000")),
-            (f'{program} run qwen3:0.6b "…"', say("one answer on this terminal")),
-            (f"{program} bench quick URL", say("how fast any server is")),
-            (f"{program} doctor", say("what this machine can do, and what to mend")),
-            (f"{program} rm {model}", say("give the disk space back")),
+            (f"{program} calls validate YOURS.csv --taxonomy telecom-cn", say("what your own calls lack")),
+            (f"{program} calls redact YOURS.csv --out calls.jsonl", say("your calls without personal data")),
+            (f"{program} demo-speed", say("how fast a model of the true shape is here")),
         ]
-        for line in aligned([(f"  {command}", self.terminal.said(what)) for command, what in steps]):
+        for line in aligned([(f"  {command}", terminal.said(what)) for command, what in steps]):
             tell(line)
+        tell(say("  docs/tutorial/classify.md goes on from here with calls of your own."))
         tell()
 
 
-def _columns(name: str, what: str, took: str) -> str:
-    from qwenops.cli.terminal import padded
-
-    return f"  {padded(name, 12)}{padded(what, 46)}{took}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds else "-"
-
-
-def as_data(model: str, made: "Settings", prepared: "Prepared", outcome: "Outcome") -> Mapping[str, Any]:
-    """Return the figures for scripts."""
+def as_data(story: "Story", num_calls: int) -> Mapping[str, Any]:
+    """Return the story for scripts."""
     return {
-        "model": model,
-        "scheme": made.model.scheme,
+        "folder": str(story.folder),
+        "calls": num_calls,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "fetched_s": round(prepared.fetched_s, 2),
-        "converted_s": round(prepared.converted_s, 2),
-        "load_s": round(outcome.load_s, 2),
-        "api_memory_bytes": outcome.api_memory_bytes,
-        "engine_memory_bytes": outcome.engine_memory_bytes,
-        "calls_tokens_per_s": round(outcome.calls_tokens_per_s, 2),
-        "load": outcome.load.data,
-        "report": str(outcome.report),
-        "requests": [
+        "took_s": round(story.took_s, 2),
+        "reports": [str(path) for path in story.reports],
+        "steps": [
             {
-                "name": str(answer.question.name),
-                "text": answer.text,
-                "prompt_tokens": answer.prompt_tokens,
-                "completion_tokens": answer.completion_tokens,
-                "ttft_s": round(answer.ttft_s, 4),
-                "total_s": round(answer.total_s, 4),
-                "tokens_per_s": round(answer.tokens_per_s, 2),
+                "name": each.name,
+                "command": each.typed,
+                "took_s": round(each.took_s, 2),
+                "said": str(each.came_out),
+                "answer": each.answer,
             }
-            for answer in outcome.answers
+            for each in story.done
         ],
     }

@@ -11,7 +11,8 @@ from qwenops.cli.terminal import Terminal
 from qwenops.text import LANGUAGES, say
 
 COMMANDS = {
-    "demo": ("qwenops.cli.demo:demo", say("See it work: convert, serve, ask, measure.")),
+    "demo": ("qwenops.cli.demo:demo", say("See it work: from calls to a classifier that serves.")),
+    "demo-speed": ("qwenops.cli.demo_speed:demo_speed", say("See how fast it is: convert, serve, ask, measure.")),
     "doctor": ("qwenops.cli.doctor:doctor", say("Check this machine and say what to do.")),
     "pull": ("qwenops.cli.models:pull", say("Download a model into the store.")),
     "list": ("qwenops.cli.models:list_models", say("List the models in the store.")),
@@ -20,6 +21,10 @@ COMMANDS = {
     "run": ("qwenops.cli.run:run", say("Ask a model once, or chat with it.")),
     "serve": ("qwenops.cli.serve:serve", say("Serve a model over HTTP.")),
     "bench": ("qwenops.cli.bench:bench", say("Measure a server: how fast, how much, how steadily.")),
+    "calls": ("qwenops.cli.calls:calls", say("Prepare transcripts of calls, and take labels from review.")),
+    "finetune": ("qwenops.cli.finetune:finetune", say("Teach a model to classify calls.")),
+    "registry": ("qwenops.cli.registry:registry", say("Show classifiers and say which of them serves.")),
+    "classify": ("qwenops.cli.classify:classify", say("Classify the calls of a file.")),
     "ps": ("qwenops.cli.servers:ps", say("List the servers that run here.")),
     "stop": ("qwenops.cli.servers:stop", say("Stop a server.")),
     "keys": ("qwenops.cli.keys:keys", say("Create, list and revoke API keys.")),

@@ -7,13 +7,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from qwenops.command import PIPE, STDOUT, Spawned, spawn
-from tests.infra.servers.gguf_file import write_gguf
+from qwenops.models.adapter import open_merged
+from qwenops.models.gguf import GgufType, write_gguf
 
 START_S = 60.0
 SLOTS = 4
@@ -35,7 +37,7 @@ def tiny_gguf(tiny_checkpoint: Path) -> Path:
     pytest.importorskip("gguf", reason="writing a GGUF file needs the package gguf")
     file = tiny_checkpoint.parent / "tiny.gguf"
     if not file.exists():
-        write_gguf(tiny_checkpoint, file)
+        write_gguf(open_merged(tiny_checkpoint), file, GgufType.F16, name="tiny")
     return file
 
 
@@ -43,8 +45,15 @@ def tiny_gguf(tiny_checkpoint: Path) -> Path:
 def llama_server(tiny_gguf: Path) -> Iterator[Foreign]:
     """Run llama.cpp's server with four slots."""
     pytest.importorskip("xllamacpp", reason="llama.cpp's server comes with the package xllamacpp")
-    argv: list[str | Path] = [sys.executable, "-m", "tests.infra.servers.llama_server", tiny_gguf, str(SLOTS)]
-    with (tiny_gguf.parent / "llama.log").open("wb") as log, spawn(argv, stdin=PIPE, stdout=PIPE, stderr=log) as child:
+    with serving(tiny_gguf) as server:
+        yield server
+
+
+@contextmanager
+def serving(file: Path) -> Iterator[Foreign]:
+    """Run llama.cpp's server on a GGUF file."""
+    argv: list[str | Path] = [sys.executable, "-m", "tests.infra.servers.llama_server", file, str(SLOTS)]
+    with file.with_suffix(".log").open("wb") as log, spawn(argv, stdin=PIPE, stdout=PIPE, stderr=log) as child:
         yield Foreign(name="llama-server", url=_first_line(child), model="tiny", process_id=child.pid)
 
 

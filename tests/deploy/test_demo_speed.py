@@ -1,4 +1,4 @@
-"""The demo's course: what it asks, how it measures, and what it does when the server breaks off."""
+"""The course of the demo of speed: what it asks, how it measures, and what it does when the server breaks off."""
 
 import json
 import re
@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from qwenops.deploy import demo
-from qwenops.deploy.demo import (
+from qwenops.deploy import demo_speed as demo
+from qwenops.deploy.demo_speed import (
     MAX_TOKENS,
     PROMPTS,
     Answer,

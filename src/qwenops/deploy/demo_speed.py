@@ -1,4 +1,4 @@
-"""The demo: a real server, started as anyone would start it, answers real requests over HTTP and is measured.
+"""The demo of speed: a real server, started as anyone would start it, answers real requests over HTTP and is measured.
 
     weights, int8 ──> child: qwenops serve ──> wait until ready ──> three prompts ──> six calls at once
                                                                            stop <── four callers, measured by bench
@@ -192,7 +192,7 @@ async def _ask_everything(
     prompts, calls = questions()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)) as session:
         with audience.progress() as report:
-            url = await _wait_ready(server, session, run_files, log, report)
+            url = await wait_ready(server, session, run_files, log, report)
         load_s = time.monotonic() - began_s
         audience.started(url, load_s)
         streamed = [await _answer(session, url, prompts[0], lambda text: audience.piece(prompts[0], text))]
@@ -266,7 +266,7 @@ async def _measure(url: str, options: BenchOptions, report: Report) -> tuple[Con
         await target.engine.aclose()
 
 
-async def _wait_ready(
+async def wait_ready(
     server: Spawned, session: "aiohttp.ClientSession", run_files: Path, log: Path, report: Report
 ) -> str:
     """Return the server's address once it is ready."""

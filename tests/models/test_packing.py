@@ -1,16 +1,28 @@
 """What was packed is what was read, piece by piece."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qwenops.errors import ModelLoadError
+from qwenops.errors import ConversionError, InsufficientDiskError, ModelLoadError
+from qwenops.models.artefact import MODEL_BIN, MODEL_XML
 from qwenops.models.compress import Layout, unpack
-from qwenops.models.packing import ALIGNMENT_BYTES, PIECE_ELEMENTS, Packed, open_packed, pack_tensors, row_slices
+from qwenops.models.packing import (
+    ALIGNMENT_BYTES,
+    PIECE_ELEMENTS,
+    Packed,
+    PackedWeights,
+    open_packed,
+    pack_tensors,
+    row_slices,
+    save_model,
+)
 from qwenops.models.spec import TensorKind, TensorSpec
 
 MATRIX = TensorSpec(name="matrix", shape=(70, 64), kind=TensorKind.LINEAR)
@@ -83,3 +95,61 @@ def test_pieces_are_whole_rows_and_cover_the_tensor() -> None:
     wide = TensorSpec(name="wide", shape=(5, PIECE_ELEMENTS), kind=TensorKind.LINEAR)
     assert [(each.start, each.stop) for each in row_slices(wide)] == [(row, row + 1) for row in range(5)]
     assert [(each.start, each.stop) for each in row_slices(MATRIX)] == [(0, 70)]
+
+
+# -- the model that is saved over it -----------------------------------------------------------------------------------
+
+
+def twins(scratch: Path) -> tuple[Any, PackedWeights]:
+    """Return a graph of two matrices that are equal bit by bit, and the memory that it shares."""
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    matrix = np.random.default_rng(4).standard_normal(MATRIX.shape, np.float32)
+    names = [TensorSpec(name=name, shape=MATRIX.shape, kind=TensorKind.LINEAR) for name in ("left", "right")]
+    layouts = [(each, Layout(stored="i8", group=64)) for each in names]
+    with scratch.open("wb") as sink, ThreadPoolExecutor(max_workers=2) as pool:
+        made = list(pack_tensors(Numbers({each.name: matrix for each in names}), layouts, sink, pool))
+    weights = open_packed(scratch, made)
+    hidden = ops.parameter([1, 64], np.float32)
+    sides = [ops.matmul(hidden, weights.matrix(each.name), transpose_a=False, transpose_b=True) for each in names]
+    return ov.Model([ops.add(*sides)], [hidden], "twins"), weights
+
+
+def test_equal_matrices_may_share_their_place_in_the_file(tmp_path: Path) -> None:
+    """OpenVINO stores them once; the file is whole nevertheless."""
+    import openvino as ov
+
+    scratch = tmp_path / "scratch"
+    model, _shared = twins(scratch)
+    save_model(model, tmp_path, scratch)
+    assert (tmp_path / MODEL_BIN).stat().st_size < 2 * MATRIX.num_elements
+    hidden = np.random.default_rng(5).standard_normal((1, 64), np.float32)
+    properties = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+    found = ov.Core().compile_model(str(tmp_path / MODEL_XML), "CPU", properties)(hidden)[0]
+    matrix = np.random.default_rng(4).standard_normal(MATRIX.shape, np.float32)
+    np.testing.assert_allclose(found, 2 * hidden @ matrix.T, atol=0.5)
+
+
+@pytest.mark.parametrize("name", [MODEL_XML, MODEL_BIN])
+@pytest.mark.parametrize(("free_bytes", "error"), [(0, InsufficientDiskError), (2**40, ConversionError)])
+def test_a_file_that_was_cut_off_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, free_bytes: int, error: type[Exception]
+) -> None:
+    """OpenVINO says nothing when a disk runs full while it writes."""
+    import openvino as ov
+
+    save = ov.save_model
+
+    def cut_off(model: Any, path: Path, **more: Any) -> None:
+        save(model, path, **more)
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[:-1] if name == MODEL_BIN else whole[: len(whole) // 2])
+
+    monkeypatch.setattr(ov, "save_model", cut_off)
+    usage = shutil.disk_usage(tmp_path)._replace(free=free_bytes)
+    monkeypatch.setattr("qwenops.models.packing.shutil.disk_usage", lambda _path: usage)
+    scratch = tmp_path / "scratch"
+    model, _shared = twins(scratch)
+    with pytest.raises(error):
+        save_model(model, tmp_path, scratch)

@@ -58,7 +58,7 @@ def convert(source: Path, target: Path, scheme: Scheme, report: Report, *, threa
         packed = _pack_all(checkpoint, scheme, scratch, pool, report)
         report(_PACKED_SHARE, say("Writing the model"))
         weights = open_packed(scratch, packed)  # the graph shares its memory
-        save_model(build_model(checkpoint.spec, weights), folder, packed, scratch)
+        save_model(build_model(checkpoint.spec, weights), folder, scratch)
         scratch.unlink()
         copy_files(source, folder, ("config.json", *OPTIONAL_FILES))
         report(0.95, say("Hashing the files"))

@@ -249,7 +249,7 @@ class _Work:
         if prefix is not None and planned is not None:
             prefix = smoothed_prefix(self.merged.spec, self.joining, prefix, planned.scaling)
         form = PrefillForm(joining=self.joining, prefix=prefix, peaks=planned.peaks if planned else {})
-        save_model(build_prefill_model(self.merged.spec, weights, form), self.folder, packed, scratch)
+        save_model(build_prefill_model(self.merged.spec, weights, form), self.folder, scratch)
         scratch.unlink()
         return packed
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from qwenops.generation import Message, Messages
 from qwenops.models.adapter import open_merged
@@ -21,6 +20,10 @@ from qwenops.models.tokenizer import open_tokenizer
 from tests.infra.servers.conftest import Foreign, serving
 from tests.models.adapters import write_adapter
 from tests.models.prefilled import compiled, logits, made, prompts
+
+WRITTEN_TOKENS = 12
+NEAR = 0.05
+"""Between logarithms of probabilities."""
 
 pytestmark = [pytest.mark.infra, pytest.mark.slow]
 
@@ -47,14 +50,20 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=[GgufType.F16, GgufType.Q8_0], ids=str)
+def kind(request: pytest.FixtureRequest) -> Any:
+    """Return how matrices are stored."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
 def server(
-    request: pytest.FixtureRequest, tiny_checkpoint: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory
+    kind: GgufType, tiny_checkpoint: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Foreign]:
     """Run llama.cpp on the tiny model with an adapter in it."""
     pytest.importorskip("gguf", reason="writing a GGUF file needs the optimize extra")
     pytest.importorskip("xllamacpp", reason="llama.cpp's server comes with the package xllamacpp")
-    file = tmp_path_factory.mktemp("gguf") / f"{request.param.value}.gguf"
-    write_gguf(open_merged(tiny_checkpoint, adapter), file, request.param, name="tiny")
+    file = tmp_path_factory.mktemp("gguf") / f"{kind.value}.gguf"
+    write_gguf(open_merged(tiny_checkpoint, adapter), file, kind, name="tiny")
     with serving(file) as running:
         yield running
 
@@ -83,28 +92,42 @@ def test_a_conversation_becomes_the_same_text(server: Foreign, tiny_checkpoint: 
 
 
 @cache
-def reference(base: Path, adapter: Path, target: Path, count: int) -> NDArray[np.float32]:
-    """Return the logits of all tokens but the last, an unused one, after some prompts, by our own graph in float32.
-
-    OpenVINO stores equal constants once, and a file that is smaller than its tensors is taken for one that was cut off.
-    """
-    known = tuple(range(TINY.vocab_size - 1))
-    model = compiled(made(base, target, PrefillScheme.F32, adapter=adapter, label_ids=known))
-    return logits(model, prompts(count, seed=30))
+def reference(base: Path, adapter: Path, target: Path) -> Any:
+    """Return our own graph in float32, whose labels are all tokens."""
+    known = tuple(range(TINY.vocab_size))
+    return compiled(made(base, target, PrefillScheme.F32, adapter=adapter, label_ids=known))
 
 
-def test_the_next_token_is_as_probable_as_ours(
-    server: Foreign, tiny_checkpoint: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture
+def ours(tiny_checkpoint: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return that graph; it is made once."""
+    return reference(tiny_checkpoint, adapter, tmp_path_factory.getbasetemp() / "all-labels")
+
+
+def test_the_next_token_is_as_probable_as_ours(server: Foreign, ours: Any) -> None:
     """The most probable tokens and their logarithms, of which llama.cpp tells as many as it is asked for."""
-    target = tmp_path_factory.getbasetemp() / "all-labels"
-    ours = reference(tiny_checkpoint, adapter, target, 4).astype(np.float64)
-    for ids, row in zip(prompts(4, seed=30), ours, strict=True):
+    texts = prompts(4, seed=30)
+    for ids, row in zip(texts, logits(ours, texts).astype(np.float64), strict=True):
         told = ask(server, "/completion", prompt=list(ids), n_predict=1, n_probs=20, temperature=0, cache_prompt=False)
         top = told["completion_probabilities"][0]["top_logprobs"]
         normal = row - row.max() - math.log(np.exp(row - row.max()).sum())
         assert len(top) == 20
         for each in top:
-            assert each["logprob"] == pytest.approx(normal[each["id"]], abs=0.05)
+            assert each["logprob"] == pytest.approx(normal[each["id"]], abs=NEAR)
         ranks = np.argsort(-row)[:100]
         assert {each["id"] for each in top} <= set(ranks.tolist())
+
+
+def test_greedy_decoding_writes_the_same_tokens(server: Foreign, kind: GgufType, ours: Any) -> None:
+    """Token by token, llama.cpp with its KV cache, our graph with the whole text each time.
+
+    With 8 bits, a token may stand for one that is as probable as that allows for.
+    """
+    few = NEAR if kind is GgufType.Q8_0 else 0.0
+    for ids in prompts(4, seed=31):
+        asked = {"n_predict": WRITTEN_TOKENS, "temperature": 0, "cache_prompt": False, "ignore_eos": True}
+        written = ask(server, "/completion", prompt=list(ids), return_tokens=True, **asked)["tokens"]
+        assert len(written) == WRITTEN_TOKENS
+        known = [(*ids, *written[:count]) for count in range(WRITTEN_TOKENS)]
+        for token, row in zip(written, logits(ours, known), strict=True):
+            assert row[token] >= row.max() - few

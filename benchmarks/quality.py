@@ -31,7 +31,6 @@ from benchmarks.recording import converted, write_result
 from qwenops.engines.openvino.paged import (
     QUANTIZATION_GROUP,
     CompileOptions,
-    Precision,
     compile_form,
     has_bf16,
     read_paged_model,
@@ -42,7 +41,7 @@ from qwenops.hardware import detect_machine, plan_threads
 from qwenops.hardware.allocator import give_memory_back
 from qwenops.models.artefact import Artefact, open_artefact
 from qwenops.models.convert import convert
-from qwenops.models.spec import KvPrecision, Scheme
+from qwenops.models.spec import KvPrecision, Precision, Scheme
 
 TAUGHT = "taught"
 LENGTH = 64

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from qwenops.classify.dataset import EncodedCalls
     from qwenops.classify.train.body import Body
     from qwenops.classify.train.loop import Learner
-    from qwenops.classify.train.options import Precision, TrainOptions
+    from qwenops.classify.train.options import TrainOptions
     from qwenops.classify.train.states import Frozen
+    from qwenops.models.spec import Precision
 
 SHORTEST, LONGEST = 200, 1500
 """Tokens of a call."""
@@ -394,7 +395,7 @@ def _clock(device: str) -> Any:
     """Return a callback of Trainer that notes when steps end."""
     import transformers
 
-    class Clock(transformers.TrainerCallback):  # type: ignore[misc]
+    class Clock(transformers.TrainerCallback):  # type: ignore[misc]  # transformers has no types here
         """Notes when the first step begins, and when each one ends."""
 
         def __init__(self) -> None:

@@ -49,7 +49,7 @@ def test_goals_are_missed_on_either_side(
 
     def judge(calls: int, seed: int) -> Scores:
         asked.append((calls, seed))
-        return replace(SCORES, **changes)  # type: ignore[arg-type]
+        return replace(SCORES, **changes)  # type: ignore[arg-type]  # every figure changed here is a float
 
     status = difficulty.main(["--calls", "60", "--seeds", "3,4"], judge=judge)
     assert asked == [(60, 3), (60, 4)]

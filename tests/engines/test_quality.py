@@ -12,7 +12,6 @@ import pytest
 from qwenops.engines import open_engine
 from qwenops.engines.openvino.paged import (
     CompileOptions,
-    Precision,
     compile_form,
     has_bf16,
     read_paged_model,
@@ -23,7 +22,7 @@ from qwenops.engines.parity import Logits, Parity, compare, hold, write_parity
 from qwenops.engines.transformers import load_model, teacher_forced_logits
 from qwenops.generation import GenerationRequest, Message, Messages, SamplingParams
 from qwenops.models.artefact import Artefact, dequantised, open_artefact
-from qwenops.models.spec import KvPrecision, Scheme
+from qwenops.models.spec import KvPrecision, Precision, Scheme
 from qwenops.models.tokenizer import Tokenizer, open_tokenizer
 from tests.engines import trained
 

@@ -26,6 +26,7 @@ from qwenops.classify.evaluate.counts import ACCURACY, MACRO, headlines, tallies
 from qwenops.classify.labelled import LabelledCalls, WordedPart, worded_part
 from qwenops.classify.linear import Baseline, Kind, load, predict, save
 from qwenops.classify.mislabelled import Suspicion, suspicious
+from qwenops.classify.plain import of_schema
 from qwenops.errors import InvalidDataError, MissingPartError, ModelLoadError
 from qwenops.models.artefact import MANIFEST
 from qwenops.models.folders import new_folder
@@ -136,7 +137,7 @@ def open_baselines(folder: Path, taxonomy: Taxonomy) -> Baselines:
         InvalidDataError: They are about other classes.
     """
     try:
-        manifest = _of_ours(json.loads((folder / MANIFEST).read_bytes()))
+        manifest = of_schema(json.loads((folder / MANIFEST).read_bytes()), SCHEMA)
         best, ref = Kind(manifest["best"]), str(manifest["taxonomy"]["ref"])
     except FileNotFoundError as error:
         raise _unreadable(folder, say("{name} is missing", name=MANIFEST)) from error
@@ -195,13 +196,6 @@ def _manifest(
         },
         "seed": seed,
     }
-
-
-def _of_ours(told: Any) -> Mapping[str, Any]:
-    if told["schema"] != SCHEMA:
-        raise ValueError(told["schema"])
-    found: Mapping[str, Any] = told
-    return found
 
 
 def _write_folder(

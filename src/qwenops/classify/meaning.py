@@ -23,7 +23,7 @@ from qwenops.classify.calibrate import Calibration, calibrate, calibration_of, l
 from qwenops.classify.conformal import Conformal, fit_conformal
 from qwenops.classify.decide import Thresholds, choose_thresholds, thresholds_of
 from qwenops.classify.hierarchy import Hierarchy
-from qwenops.classify.plain import from_plain, to_plain
+from qwenops.classify.plain import from_plain, of_schema, to_plain
 from qwenops.classify.score import CALIBRATION, CONFORMAL, THRESHOLDS
 from qwenops.errors import ConfigError, ModelLoadError
 from qwenops.models.artefact import MANIFEST
@@ -151,7 +151,7 @@ def read_meaning(folder: Path) -> Kept | None:
     try:
         names = (CALIBRATION, THRESHOLDS, CONFORMAL, MANIFEST)
         told = {name: json.loads((folder / name).read_bytes()) for name in names}
-        manifest = _of_ours(told[MANIFEST])
+        manifest = of_schema(told[MANIFEST], SCHEMA)
         meaning = Meaning(
             calibration=calibration_of(told[CALIBRATION]),
             thresholds=thresholds_of(told[THRESHOLDS]),
@@ -163,13 +163,6 @@ def read_meaning(folder: Path) -> Kept | None:
             hint=say("Make it again with `qwenops finetune calibrate`."),
         ) from error
     return Kept(meaning=meaning, manifest=manifest)
-
-
-def _of_ours(told: Any) -> Mapping[str, Any]:
-    if told["schema"] != SCHEMA:
-        raise ValueError(told["schema"])
-    found: Mapping[str, Any] = told
-    return found
 
 
 def chosen_precision(adapter: Path, default: float = TARGET_PRECISION) -> float:

@@ -31,8 +31,8 @@ from qwenops.text import Report, say
 
 if TYPE_CHECKING:
     from qwenops.classify.train.adapter import AdapterFolder
-    from qwenops.classify.train.options import Precision
     from qwenops.classify.train.reload import Reloaded
+    from qwenops.models.spec import Precision
 
 FOLDER = "logits"
 """What the folder is called beside the adapter."""

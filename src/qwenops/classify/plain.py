@@ -25,3 +25,17 @@ def from_plain(kind: type[_Result], data: Mapping[str, Any]) -> _Result:
     """
     found: _Result = TypeAdapter(kind).validate_python(data)
     return found
+
+
+def of_schema(data: Any, schema: str) -> Mapping[str, Any]:
+    """Return the content of a file of ours.
+
+    Raises:
+        ValueError: It is of another schema.
+        KeyError: It does not say of which.
+        TypeError: It is no mapping.
+    """
+    if data["schema"] != schema:
+        raise ValueError(data["schema"])
+    found: Mapping[str, Any] = data
+    return found

@@ -34,6 +34,9 @@ _RECEIVE_BYTES = 1 << 18
 Scores = tuple[tuple[float, ...], ...]
 """For each prompt of a call, the probabilities of the labels."""
 
+Event = tuple[str, Chunk | Scores | QwenOpsError]
+"""By the name of its request: a piece of the answer, the scores of a call that is complete, or why there are none."""
+
 
 class Stepper(Protocol):
     """A native engine inside its own process. One thread calls it; it never waits for anything but its computation."""
@@ -59,7 +62,7 @@ class Stepper(Protocol):
         """Forget a request or a call for scores and free all it held; an unknown name is no error."""
         ...
 
-    def step(self) -> Sequence[tuple[str, Chunk | Scores | QwenOpsError]]:
+    def step(self) -> Sequence[Event]:
         """Compute once; return the new pieces by request, and the scores of each call that is complete.
 
         A failure is the last piece of its request.

@@ -13,6 +13,8 @@ from qwenops.errors import ModelLoadError, UnsupportedModelError
 from qwenops.text import say
 
 KvPrecision = Literal["u8", "bf16", "f32"]
+Precision = Literal["bf16", "f32"]
+"""What products are computed in."""
 
 KV_BLOCK_TOKENS = 32
 """Tokens that one block of the paged KV cache holds."""

@@ -32,6 +32,8 @@ from qwenops.page.plot import Lanes
 from qwenops.page.words import TAGS, Words
 from qwenops.text import LANGUAGES, Language, say, translator
 
+REPORT = "report.html"
+"""The file of a page in a folder that holds one."""
 MAX_BYTES = 300_000
 """What a page with its raw data takes at most, where that is possible."""
 RAW_BYTES = 60_000

@@ -11,8 +11,9 @@ from qwenops.classify.dataset import EncodedCalls
 from qwenops.classify.head import LabelHead, head_of
 from qwenops.classify.train.body import Body, load_body
 from qwenops.classify.train.lora import Lora, attach
-from qwenops.classify.train.options import Precision, TrainOptions
+from qwenops.classify.train.options import TrainOptions
 from qwenops.models.checkpoint import open_checkpoint
+from qwenops.models.spec import Precision
 from qwenops.models.tokenizer import Tokenizer
 from tests.classify.made import TAXONOMY
 

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="states are torch's, which comes wit
 pytest.importorskip("peft", reason="states pass LoRA, which needs the train extra")
 
 from qwenops.classify.train.body import Body  # noqa: E402 -- after the skip
-from qwenops.classify.train.options import Precision, TrainOptions  # noqa: E402 -- after the skip
+from qwenops.classify.train.options import TrainOptions  # noqa: E402 -- after the skip
 from qwenops.classify.train.states import (  # noqa: E402 -- after the skip
     Frozen,
     fill,
@@ -17,6 +17,7 @@ from qwenops.classify.train.states import (  # noqa: E402 -- after the skip
     open_frozen,
     source_of,
 )
+from qwenops.models.spec import Precision  # noqa: E402 -- after the skip
 from tests.classify.train.conftest import SILENT  # noqa: E402 -- after the skip
 from tests.classify.train.loaded import body_of, encoded, random_prompts, with_lora  # noqa: E402 -- after the skip
 

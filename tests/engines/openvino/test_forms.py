@@ -13,11 +13,11 @@ from qwenops.engines.openvino.forms import (
     _wanted,
     difference,
 )
-from qwenops.engines.openvino.paged import CacheLayout, Form, Precision
+from qwenops.engines.openvino.paged import CacheLayout, Form
 from qwenops.engines.openvino.stepper import open_stepper
 from qwenops.engines.options import EngineOptions
 from qwenops.errors import ConfigError
-from qwenops.models.spec import KvPrecision, Scheme
+from qwenops.models.spec import KvPrecision, Precision, Scheme
 from tests.engines.openvino.conftest import Open
 
 AMX: Times = {

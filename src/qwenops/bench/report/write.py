@@ -6,10 +6,8 @@ from qwenops.atomic import write_text
 from qwenops.bench.folder import read_run
 from qwenops.bench.report.contents import report_page
 from qwenops.bench.thinning import Bounds
-from qwenops.page.html import render
+from qwenops.page.html import REPORT, render
 from qwenops.text import Language
-
-REPORT = "report.html"
 
 
 def write_report(run_folder: Path, *, language: Language | None = None, out: Path | None = None) -> Path:

@@ -8,10 +8,9 @@ from qwenops.classify.report.gather import record_of
 from qwenops.classify.report.record import Record
 from qwenops.classify.report.trends import Shown, trends_page
 from qwenops.classify.trial import MODEL
-from qwenops.page.html import render
+from qwenops.page.html import REPORT, render
 from qwenops.text import Language
 
-REPORT = "report.html"
 _PAGE = ".html"
 
 

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwenops.classify.dataset import Tokens
-from qwenops.classify.train.options import Precision
 from qwenops.classify.train.precision import torch_dtype
 from qwenops.classify.train.qlora import four_bit_linear
 from qwenops.models.checkpoint import Checkpoint
-from qwenops.models.spec import ModelSpec, TensorKind
+from qwenops.models.spec import ModelSpec, Precision, TensorKind
 from qwenops.text import Report, say
 
 if TYPE_CHECKING:

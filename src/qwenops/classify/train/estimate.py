@@ -20,8 +20,6 @@ HINTED_SHARE = 2 / 7
 _FORWARD = 1 / 3
 """Share of a step that is the way there; the way back takes twice as long."""
 
-Clock = Callable[[], float]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speeds:
@@ -55,7 +53,7 @@ class Estimate:
         return {**asdict(self), "total_s": self.total_s}
 
 
-def measure(source: Source, head: LabelHead, pieces: Sequence[Batch], *, clock: Clock) -> Speeds:
+def measure(source: Source, head: LabelHead, pieces: Sequence[Batch], *, clock: Callable[[], float]) -> Speeds:
     """Time a small piece (to warm up), one of middle size and the largest.
 
     Args:

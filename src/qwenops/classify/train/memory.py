@@ -8,9 +8,9 @@ trained number its value, its gradient, two averages and the best value so far.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qwenops.classify.train.options import Precision, TrainOptions
+from qwenops.classify.train.options import TrainOptions
 from qwenops.errors import InsufficientMemoryError
-from qwenops.models.spec import ModelSpec, TensorKind
+from qwenops.models.spec import ModelSpec, Precision, TensorKind
 from qwenops.options import show_bytes
 from qwenops.text import Text, say
 

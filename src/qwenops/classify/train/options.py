@@ -7,7 +7,6 @@ from typing import Literal
 from qwenops.options import Unit, option
 
 ClassWeights = Literal["none", "balanced", "effective"]
-Precision = Literal["bf16", "f32"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

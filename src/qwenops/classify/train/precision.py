@@ -8,9 +8,8 @@ training spends its time on is timed in both, for a second or so.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from qwenops.classify.train.options import Precision
 from qwenops.hardware.reasoned import Reasoned
-from qwenops.models.spec import ModelSpec
+from qwenops.models.spec import ModelSpec, Precision
 from qwenops.options import show_number
 from qwenops.text import say
 
@@ -22,11 +21,9 @@ PROBE_S = 0.3
 WORTH = 1.15
 """bf16 is taken when it is at least this much faster: it has its own costs around the products, and less precision."""
 
-Clock = Callable[[], float]
-
 
 def choose_precision(
-    wanted: Literal["auto", "bf16", "f32"], spec: ModelSpec, *, device: "torch.device", clock: Clock
+    wanted: Literal["auto", "bf16", "f32"], spec: ModelSpec, *, device: "torch.device", clock: Callable[[], float]
 ) -> Reasoned[Precision]:
     """Decide in which arithmetic to train, and say why."""
     if wanted != "auto":
@@ -51,7 +48,7 @@ def choose_precision(
     )
 
 
-def gemm_flops(spec: ModelSpec, precision: str, *, clock: Clock) -> float:
+def gemm_flops(spec: ModelSpec, precision: str, *, clock: Callable[[], float]) -> float:
     """Return how many operations a second the widest product of a layer runs at, the best of a few tries."""
     import torch
 

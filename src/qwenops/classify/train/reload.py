@@ -9,12 +9,13 @@ from qwenops.classify.head import LabelHead, head_of
 from qwenops.classify.train.adapter import AdapterFolder, golden_logits, read_golden
 from qwenops.classify.train.body import Body, load_body
 from qwenops.classify.train.lora import Lora, attach, load_into
-from qwenops.classify.train.options import Precision, TrainOptions
+from qwenops.classify.train.options import TrainOptions
 from qwenops.classify.train.scoring import logits_of
 from qwenops.classify.train.states import source_of
 from qwenops.classify.train.world import World
 from qwenops.errors import ModelLoadError
 from qwenops.models.checkpoint import open_checkpoint
+from qwenops.models.spec import Precision
 from qwenops.text import Report, say
 
 if TYPE_CHECKING:

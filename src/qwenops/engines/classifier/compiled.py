@@ -17,9 +17,8 @@ from qwenops.engines.classifier.batching import padded
 from qwenops.errors import EngineError, ModelLoadError
 from qwenops.hardware.reasoned import Reasoned
 from qwenops.models.prefill import Prefill, PrefillScheme
+from qwenops.models.spec import Precision
 from qwenops.text import say
-
-Precision = Literal["bf16", "f32"]
 
 ABSURD = 0.25
 """A golden prompt's probability may differ by so much; other kernels round otherwise, broken ones give nonsense."""

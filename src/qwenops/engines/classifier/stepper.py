@@ -26,16 +26,15 @@ from qwenops.engines.classifier.compiled import (
 )
 from qwenops.engines.options import EngineOptions
 from qwenops.engines.rate import Rate
-from qwenops.engines.steploop import Scores
+from qwenops.engines.steploop import Event, Scores
 from qwenops.errors import (
     EngineError,
     InsufficientMemoryError,
     InvalidRequestError,
     ModelLoadError,
     PromptTooLongError,
-    QwenOpsError,
 )
-from qwenops.generation import Chunk, GenerationRequest, Tokens
+from qwenops.generation import GenerationRequest, Tokens
 from qwenops.hardware.allocator import forget_file, give_memory_back
 from qwenops.hardware.machine import Machine, detect_machine, plan_environment, plan_threads
 from qwenops.models.artefact import MODEL_BIN
@@ -44,8 +43,6 @@ from qwenops.text import Report, say
 
 LEAST_LABELS = 2
 WARM_TOKENS = 64
-
-Event = tuple[str, Chunk | Scores | QwenOpsError]
 
 
 @dataclass(slots=True, kw_only=True)

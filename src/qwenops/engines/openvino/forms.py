@@ -23,7 +23,6 @@ from qwenops.engines.openvino.blocks import blocks_for
 from qwenops.engines.openvino.paged import (
     CompileOptions,
     Form,
-    Precision,
     compile_form,
     has_bf16,
     read_paged_model,
@@ -32,7 +31,7 @@ from qwenops.engines.openvino.runner import Runner
 from qwenops.engines.openvino.scheduler import Piece, Tracked
 from qwenops.errors import ConfigError, ModelLoadError
 from qwenops.hardware.allocator import give_memory_back
-from qwenops.models.spec import KvPrecision
+from qwenops.models.spec import KvPrecision, Precision
 from qwenops.text import Report, say
 
 Wanted = Literal["auto", "bf16", "f32"]

@@ -14,13 +14,11 @@ A *form* is this model compiled with one arithmetic. Two forms can work on one c
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from qwenops.errors import ModelLoadError
-from qwenops.models.spec import KvPrecision
+from qwenops.models.spec import KvPrecision, Precision
 from qwenops.text import say
-
-Precision = Literal["bf16", "f32"]
 
 QUANTIZATION_GROUP = 128
 """Activations that share a scale when they are quantised on the fly. OpenVINO's 32 costs a fifth of the speed."""

@@ -23,9 +23,9 @@ from qwenops.engines.openvino.sizing import forms_that_fit, kv_choices, mixed_to
 from qwenops.engines.openvino.structure import Grammars
 from qwenops.engines.options import EngineOptions
 from qwenops.engines.rate import Rate
-from qwenops.engines.steploop import Scores, resident_bytes
-from qwenops.errors import EngineError, InvalidRequestError, PromptTooLongError, QwenOpsError
-from qwenops.generation import Chunk, GenerationRequest, SamplingParams, Tokens
+from qwenops.engines.steploop import Event, Scores, resident_bytes
+from qwenops.errors import EngineError, InvalidRequestError, PromptTooLongError
+from qwenops.generation import GenerationRequest, SamplingParams, Tokens
 from qwenops.hardware.allocator import forget_file, give_memory_back
 from qwenops.hardware.machine import Machine, detect_machine, plan_environment, plan_threads
 from qwenops.hardware.reasoned import Reasoned
@@ -34,8 +34,6 @@ from qwenops.models.tokenizer import Tokenizer, open_tokenizer
 from qwenops.text import say
 
 LEAST_LABELS = 2
-
-Event = tuple[str, Chunk | Scores | QwenOpsError]
 
 
 class _Scoring:

@@ -77,7 +77,8 @@ WORDS = {
         "由 `qwenops bench slo` 用 12 分钟估出；要证明，需 {proof:.0f} 分钟。",
         "training": "训练 0.6B（通话 200 到 1,500 token，{precision}，各层 LoRA 秩 {rank}）：{ours:,.0f} token/秒，"
         "是同一次运行中 Hugging Face Trainer + peft 的 {over:.1f} 倍；"
-        "缓存下层、只训练顶部 8 层时 {cached:,.0f} token/秒，为 {cached_over:.1f} 倍（把填充缓存的时间摊到 4 轮后 {filled:,.0f}）。",
+        "缓存下层、只训练顶部 8 层时 {cached:,.0f} token/秒，"
+        "为 {cached_over:.1f} 倍（把填充缓存的时间摊到 4 轮后 {filled:,.0f}）。",
         "batch": "`qwenops classify` 处理 {calls:,} 通电话，期间 {kills} 次 kill -9：每通恰好一条结果；"
         "每十万通内存最多增长 {growth:.0f} MiB；速度为其打分引擎本身的 {ratio:.1%}。",
         "startup": "从启动到就绪：{warm:.1f} 秒，磁盘无缓存时 {cold:.1f} 秒。"

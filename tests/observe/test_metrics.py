@@ -101,7 +101,7 @@ async def test_other_servers_names_carry_the_same_values() -> None:
 def test_every_metric_has_help_a_prefix_a_name_that_says_its_unit_and_bounded_labels() -> None:
     metrics = Metrics()
     bounded = {"model", "endpoint", "status", "code", "reason", "result", "log", "version"}
-    bounded |= {"engine", "quantization", "revision", "fallback_for"}
+    bounded |= {"engine", "quantization", "revision", "fallback_for", "decision"}
     for each in metrics.declared:
         assert each.name.startswith("qwen3_")
         assert each.help.endswith(".")

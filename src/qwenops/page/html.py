@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -40,6 +41,8 @@ RAW_BYTES = 60_000
 """What the tables behind the plots leave to the raw data, as far as they can."""
 FEWER_ROWS = (30, 15, 8)
 """Rows of the table behind a plot, where the page has no room for the usual number."""
+_MOST_TILES = 7
+"""In a row, where there is room for all that the page is wide."""
 _RAW = "<!--raw-->"
 _HERE = Path(__file__).parent
 _SIGNS = {Tone.PLAIN: "", Tone.GOOD: "✓", Tone.NOTE: "i", Tone.WARNING: "!", Tone.BAD: "✕"}
@@ -257,7 +260,8 @@ class _Written:
                 f'<li class="tile {tile.tone}"><span class="t">{sign}{spoken}{said(tile.name)}</span>'
                 f"<b>{said(tile.value)}</b>{detail}</li>"
             )
-        return f'<ul class="tiles">{"".join(parts)}</ul>'
+        across = math.ceil(len(parts) / math.ceil(len(parts) / _MOST_TILES)) if parts else 1
+        return f'<ul class="tiles across{across}">{"".join(parts)}</ul>'
 
     def _figure(self, figure: Figure) -> str:
         name = self._next()

@@ -60,7 +60,7 @@ def _verdict(record: Record) -> list[Block]:
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     """Return how the classifier compares with each of the others."""
-    titles = (say("Its macro-F1"), say("Difference, points"), say("Right more often for"), say("Less often for"))
+    titles = (say("The other's macro-F1"), say("Difference, points"), say("Right more often for"), say("Less often for"))
     columns = [Column(title=say("Compared with")), Column(title=say("Verdict"))]
     columns += [Column(title=each, numeric=True) for each in (*titles, say("McNemar's p"))]
     return Table(

@@ -60,9 +60,15 @@ def _verdict(record: Record) -> list[Block]:
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     """Return how the classifier compares with each of the others."""
-    titles = (say("The other's macro-F1"), say("Difference, points"), say("Right more often for"), say("Less often for"))
+    titles = (
+        say("The other's macro-F1"),
+        say("Difference, points"),
+        say("Right more often for"),
+        say("Less often for"),
+        say("McNemar's p"),
+    )
     columns = [Column(title=say("Compared with")), Column(title=say("Verdict"))]
-    columns += [Column(title=each, numeric=True) for each in (*titles, say("McNemar's p"))]
+    columns += [Column(title=each, numeric=True) for each in titles]
     return Table(
         title=say("Against the others"),
         columns=columns,

@@ -48,6 +48,21 @@ def test_validate_names_everything_with_its_line_and_ends_with_two(qwenops: Run,
     assert qwenops("calls", "validate", path).code == 0
 
 
+def test_warnings_that_say_the_same_do_not_hide_an_error(qwenops: Run, tmp_path: Path) -> None:
+    turns = [{"role": "agent", "text": "您好"}, {"role": "customer", "text": "我的号码是12800000000"}]
+    calls = [{"schema": "qwenops.call/1", "conversation_id": f"c-{n}", "turns": turns} for n in range(9)]
+    path = tmp_path / "calls.jsonl"
+    path.write_text("\n".join(json.dumps(each) for each in [*calls, calls[0]]) + "\n", "utf-8")
+    ran = qwenops("calls", "validate", path)
+    assert ran.code == 2
+    assert ran.out.count("warning") == 3
+    assert ran.out.count("error") == 1
+    told = json.loads(qwenops("calls", "validate", path, "--json").out)["problems"]
+    hidden = sum(each["severity"] == "warning" for each in told) - 3
+    assert hidden >= 6
+    assert f"{hidden} more warnings" in ran.err
+
+
 def test_a_table_as_spreadsheets_write_it_in_china_is_read_and_what_is_wrong_named_by_row_and_column(
     qwenops: Run, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """The READMEs' tables of measured facts are those of the result files."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,48 @@ def results(rate: float) -> dict[str, dict[str, Any]]:
     }
 
 
+def classifying() -> dict[str, dict[str, Any]]:
+    """Return what the files on training and on large files hold."""
+    training = {
+        "systems": {"ours": {"tokens_per_s": spread(1234)}, "cached": {"tokens_per_s": spread(4321)}},
+        "ratios": {"ours": {"trainer": spread(2.5)}, "cached": {"trainer": spread(6.5)}},
+        "cached_with_fill_tokens_per_s": {"4_epochs": 3456.0},
+    }
+    memory = {name: {"growth_bytes_per_100000_calls": {"high": 1.5 * 1024**2}} for name in ("command", "engine")}
+    batch = {
+        "memory": {"calls": 100_000, **memory},
+        "once": {"kills": 9},
+        "speed": {"random:0.6b": {"command_to_scorer": spread(0.98)}},
+    }
+    return {
+        "training": {"options": {"precision": "bf16", "rank": 16}, "results": training},
+        "batch": {"options": {"speed_model": "random:0.6b"}, "results": batch},
+    }
+
+
+@pytest.mark.parametrize("readme", tables.WORDS)
+def test_training_and_large_files_have_a_sentence_once_they_were_measured(
+    readme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    for name, found in results(40.0).items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(found), "utf-8")
+    without = tables.filled(readme)
+    for name, found in classifying().items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(found), "utf-8")
+    made = tables.filled(readme)
+    assert len(made.splitlines()) == len(without.splitlines()) + 4
+    for figure in ("1,234", "2.5", "4,321", "6.5", "3,456", "100,000", "9", " 3 MiB", "98.0%"):
+        assert figure in made
+
+
 @pytest.mark.parametrize("readme", tables.WORDS)
 def test_another_result_gives_another_table_and_leaves_the_rest_of_the_readme(
     readme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = {}
     for rate in (40.0, 50.0):
-        found = results(rate)
+        found = results(rate) | classifying()
         monkeypatch.setattr(tables, "read", found.__getitem__)
         made[rate] = tables.filled(readme)
         assert f"| {rate:.0f} | {2 * rate:.0f} | {rate / 2:.0f} | {rate:.0f} |" in made[rate]

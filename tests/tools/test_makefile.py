@@ -61,3 +61,13 @@ def test_prove_promises_what_the_benchmarks_measure() -> None:
     measured = " ".join(module for module, _ in RUNS)
     for word in ("overload", "soak", "fuzz"):
         assert word not in line or word in measured
+
+
+@pytest.mark.parametrize(("target", "extras"), [("demo", "[demo,train]"), ("demo-speed", "[demo]")])
+def test_a_demo_installs_what_it_needs_and_no_more(target: str, extras: str) -> None:
+    text = (ROOT / "Makefile").read_text()
+    needed = re.search(rf"^{target}: (\S+)", text, re.MULTILINE)
+    assert needed
+    recipe = re.search(rf"^{re.escape(needed[1])}:.*\n((?:\t.*\n)*)", text, re.MULTILINE)
+    assert recipe
+    assert f"'.{extras}'" in recipe[1]

@@ -1,5 +1,6 @@
 """`qwenops calls validate` and `stats`: looking at calls without changing them."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from qwenops.calls.readers.entries import Entry, LabelEntry, Reading
 
 _EXIT_INVALID = 2
+_MOST_ALIKE = 3
+"""How many warnings that say the same are shown."""
 
 
 def calls_argument(function: Function) -> Function:
@@ -114,10 +117,13 @@ def validate(ctx: click.Context, /, file: Path, labels_file: Path | None, taxono
         listed = [_data(each) for each in problems]
         terminal.show_json("qwenops.problems/1", {"errors": errors, "problems": listed})
     else:
-        for each in problems:
+        shown = _without_repeats(problems)
+        for each in shown:
             severity = say("error") if each.severity is Severity.ERROR else say("warning")
             said = (each.place, terminal.said(severity), terminal.said(each.what))
             terminal.show(": ".join(part for part in said if part))
+        if hidden := len(problems) - len(shown):
+            terminal.tell(say("{count} more warnings of kinds that are shown; --json lists all.", count=hidden))
         terminal.tell(say("Errors: {errors}; warnings: {warnings}.", errors=errors, warnings=len(problems) - errors))
     if errors:
         ctx.exit(_EXIT_INVALID)
@@ -127,6 +133,20 @@ def _in_order(problems: "Sequence[Problem]") -> "list[Problem]":
     """Return problems file by file and line by line; what is about all of the files comes last."""
     files = {name: number for number, name in enumerate(dict.fromkeys(each.source for each in problems if each.source))}
     return sorted(problems, key=lambda each: (files.get(each.source, len(files)), each.line or 0))
+
+
+def _without_repeats(problems: "Sequence[Problem]") -> "list[Problem]":
+    """Return every error, and of warnings that say the same the first few: hundreds of them would hide the errors."""
+    from qwenops.calls.problems import Severity
+
+    seen: Counter[str] = Counter()
+    shown = []
+    for each in problems:
+        kind = each.what.template
+        seen[kind] += each.severity is Severity.WARNING and each.line is not None
+        if seen[kind] <= _MOST_ALIKE or each.severity is Severity.ERROR or each.line is None:
+            shown.append(each)
+    return shown
 
 
 def _data(problem: "Problem") -> dict[str, Any]:

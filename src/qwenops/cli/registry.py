@@ -1,5 +1,6 @@
 """`qwenops registry`: the classifiers there are, which of them serves, and changing that."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 REF = say("NAME, NAME@ALIAS or NAME@VERSION, such as complaints@3.")
 _WHERE = ("classify.registry",)
 _LONGEST_VALUE = 48
+_DETAIL = re.compile(r"\[|sha256|fingerprint|prompt\.json: hash|: files\.|^[^:]*$|parity\.json: most_different")
+"""Where things differ that say nothing to a person: single classes and points of curves, hashes, sizes of files."""
 
 
 @click.group(
@@ -343,5 +346,10 @@ def diff(ctx: click.Context, old: str, new: str, *, as_json: bool) -> None:
     elif not differences:
         terminal.tell(say("{old} and {new} are the same.", old=one.ref, new=other.ref))
     else:
-        rows = [(each.where, _short(each.old), _short(each.new)) for each in differences]
+        telling = [each for each in differences if not _DETAIL.search(each.where)] or differences
+        rows = [(each.where, _short(each.old), _short(each.new)) for each in telling]
         terminal.show_table((say("What"), one.ref, other.ref), rows)
+        if hidden := len(differences) - len(telling):
+            terminal.tell(
+                say("{count} more: single classes, points of curves, hashes; --json shows all.", count=hidden)
+            )

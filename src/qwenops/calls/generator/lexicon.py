@@ -1,7 +1,8 @@
 """What the generator reads besides packs: what speech recognition mistakes, lists of names, facts about leaves.
 
 Everything lies in `data/`: `asr/` (confusions and names), `leaves.yaml` (how frequent a leaf is, its usual words, what
-it is mistaken for) and `phrases.yaml` (sentences that belong to no author, so they say nothing about the class).
+it is mistaken for), `terms.yaml` (what the trade calls things) and `phrases.yaml` (sentences that belong to no author,
+so they say nothing about the class).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from qwenops.calls.generator.pack import read_yaml
 
 DATA = Path(__file__).parent / "data"
 LANGS = ("zh", "en")
+NO_COMPLAINT, NOWHERE = "none", "other"
+"""Under these names stand the words of calls that are no complaint, or belong nowhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,8 @@ class Lexicon:
     """Of China, by city."""
     leaves: Mapping[str, LeafFacts]
     """Complaints, the most frequent first."""
+    terms: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """What the trade calls things, by language and leaf; `NO_COMPLAINT` and `NOWHERE` have theirs too."""
     phrases: Mapping[str, Mapping[str, tuple[Line, ...]]]
     """By language and purpose."""
     hashes: Mapping[str, str]
@@ -66,7 +71,7 @@ class Lexicon:
 
 def load_lexicon(folder: Path = DATA) -> Lexicon:
     """Read what lies in `data/` apart from packs."""
-    files = ("leaves.yaml", "phrases.yaml", "asr/zh.yaml", "asr/en.yaml", "asr/names.yaml")
+    files = ("leaves.yaml", "terms.yaml", "phrases.yaml", "asr/zh.yaml", "asr/en.yaml", "asr/names.yaml")
     read = {name: read_yaml(folder / name) for name in files}
     data = {name: content for name, (content, _hash) in read.items()}
     names = data["asr/names.yaml"]
@@ -77,6 +82,7 @@ def load_lexicon(folder: Path = DATA) -> Lexicon:
         },
         area_codes=names["zh"]["area_codes"],
         leaves={code: _leaf(facts) for code, facts in data["leaves.yaml"]["leaves"].items()},
+        terms={lang: _terms(data["terms.yaml"], lang) for lang in LANGS},
         phrases={
             lang: {
                 name: tuple(parse_line(text, f"phrases/{lang}/{name}.{place}") for place, text in enumerate(several))
@@ -100,6 +106,11 @@ def _confusions(data: Mapping[str, Any]) -> Confusions:
         fillers=tuple(data["fillers"]),
         droppable=frozenset(data["droppable"]),
     )
+
+
+def _terms(data: Mapping[str, Any], lang: str) -> dict[str, tuple[str, ...]]:
+    several = {**data["leaves"], NO_COMPLAINT: data[NO_COMPLAINT], NOWHERE: data[NOWHERE]}
+    return {name: tuple(by_lang[lang]) for name, by_lang in several.items()}
 
 
 def _leaf(data: Mapping[str, Any]) -> LeafFacts:

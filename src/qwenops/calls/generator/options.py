@@ -27,13 +27,13 @@ class Difficulty:
     drift: float = option(0.5, help="How much frequencies change over months.", minimum=0, maximum=3, flag=False)
     late_leaf: str = option("", help="A leaf that nobody calls about in the first half of the months.", flag=False)
     felt_share: float = option(
-        0.2, help="Share of complaints without the usual words of their class.", minimum=0, maximum=1, flag=False
+        0.25, help="Share of complaints without the usual words of their class.", minimum=0, maximum=1, flag=False
     )
     asks_share: float = option(
         0.5, help="Share of inquiries that ask with the words of a complaint.", minimum=0, maximum=1, flag=False
     )
     competing_share: float = option(
-        0.3, help="Share of calls that speak of another matter too.", minimum=0, maximum=1, flag=False
+        0.35, help="Share of calls that speak of another matter too.", minimum=0, maximum=1, flag=False
     )
     competing_strength: float = option(
         0.75, help="Share of those in which it is told as fully as the main one.", minimum=0, maximum=1, flag=False
@@ -42,13 +42,19 @@ class Difficulty:
         0.4, help="Share of those in which the agent asks about it as well.", minimum=0, maximum=1, flag=False
     )
     details: float = option(
-        1.3, help="Questions of the agent about the main matter, on average.", minimum=0, flag=False
+        0.9, help="Questions of the agent about the main matter, on average.", minimum=0, flag=False
+    )
+    named: float = option(
+        1.5, help="How often the agent says what the trade calls the main matter, on average.", minimum=0, flag=False
+    )
+    misjudged: float = option(
+        0.45, help="Share of those in which it is taken for another matter first.", minimum=0, maximum=1, flag=False
     )
     explained: float = option(
-        0.55, help="Share of calls in which the agent explains the main matter.", minimum=0, maximum=1, flag=False
+        0.4, help="Share of calls in which the agent explains the main matter.", minimum=0, maximum=1, flag=False
     )
     fixed: float = option(
-        0.45, help="Share of calls in which the agent says what will be done.", minimum=0, maximum=1, flag=False
+        0.35, help="Share of calls in which the agent says what will be done.", minimum=0, maximum=1, flag=False
     )
     emotion: float = option(
         0.4,
@@ -110,7 +116,7 @@ class GeneratorOptions:
     noise: float = option(
         0.08, help="Share of words that speech recognition gets wrong, on average.", minimum=0, maximum=0.3
     )
-    label_noise: float = option(0.1, help="Share of labels that are wrong, on average.", minimum=0, maximum=0.5)
+    label_noise: float = option(0.06, help="Share of labels that are wrong, on average.", minimum=0, maximum=0.5)
     taxonomy: str = option("telecom-cn", help="Taxonomy of the labels.", choices=("telecom-cn",))
     difficulty: Difficulty = field(default_factory=Difficulty)
 

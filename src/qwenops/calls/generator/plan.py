@@ -26,11 +26,14 @@ class Move(StrEnum):
     RESTATE = "restate"
     """Once more, in other words."""
     DETAIL = "detail"
+    NAME = "name"
+    """The agent says what the trade calls it, and at times takes it for something else."""
     EXPLAIN = "explain"
     FIX = "fix"
     OTHER_STATE = "other_state"
     """The customer tells another matter in full."""
     OTHER_DETAIL = "other_detail"
+    OTHER_NAME = "other_name"
     SETTLED = "settled"
     """The customer says that it was put right."""
     TURNED = "turned"
@@ -80,6 +83,8 @@ _COST: dict[Move, int] = {
     Move.OTHER_STATE: 22,
     Move.DETAIL: 32,
     Move.OTHER_DETAIL: 32,
+    Move.NAME: 18,
+    Move.OTHER_NAME: 18,
     Move.EXPLAIN: 25,
     Move.FIX: 25,
     Move.IDENTITY: 48,
@@ -94,7 +99,7 @@ _COST: dict[Move, int] = {
 }
 _COST_OF_OTHERS = 12
 _FILLERS = {Move.OBJECTION: 3.0, Move.ACKNOWLEDGE: 3.0, Move.HOLD: 2.0, Move.CHATTER: 2.0, Move.IDENTITY: 2.0}
-_MOST_DETAILS = 4
+_MOST_DETAILS, _MOST_NAMES = 4, 4
 _MOST_RESTATED = 2
 _TOKENS_PER_RESTATEMENT = 400
 _MORE_IDENTITIES = ("phone", "name", "address", "account", "id_card", "email", "bank_card")
@@ -148,7 +153,7 @@ def _other(competing: Competing, kinds: set[Beside]) -> Block:
         return []
     told = [Act(move=Move.OTHER_STATE, leaf=competing.leaf)] if competing.full else []
     if competing.asked:
-        told.append(Act(move=Move.OTHER_DETAIL, leaf=competing.leaf))
+        told += [Act(move=move, leaf=competing.leaf) for move in (Move.OTHER_DETAIL, Move.OTHER_NAME)]
     cue = Act(move=Move(competing.kind.value), leaf=competing.leaf)
     return [cue, *told] if competing.kind is Beside.SECOND else [*told, cue]
 
@@ -158,6 +163,7 @@ def _blocks(scenario: Scenario, knobs: Difficulty, dice: Dice) -> list[Block]:
     about = scenario.about
     asked = about if scenario.complaint else ""  # what is asked about a complaint would turn a question into one
     blocks = [[Act(move=Move.DETAIL, leaf=asked)] for _ in range(dice.count(knobs.details, _MOST_DETAILS))]
+    blocks += [[Act(move=Move.NAME, leaf=about)] for _ in range(dice.count(knobs.named, _MOST_NAMES))]
     if dice.happens(knobs.explained):
         blocks.append([Act(move=Move.EXPLAIN, leaf=about)])
     restated = min(_MOST_RESTATED, scenario.tokens // _TOKENS_PER_RESTATEMENT)

@@ -80,6 +80,18 @@ class _Talk:
             return pack.leaves[leaf]
         return pack.other if self.scenario.leaf == OTHER else pack.none
 
+    def similar(self, leaf: str) -> str:
+        """Return a leaf that a leaf may be taken for; any other where none is known."""
+        if leaf:
+            return self.dice.by_weight(self.world.lexicon.leaves[leaf].mistaken)
+        return self.dice.one_of(self.world.complaints)
+
+    def term(self, name: str, lang: str, without: tuple[str, ...]) -> str | None:
+        """Return what the trade calls a thing, if it can be said without certain words."""
+        terms = self.world.lexicon.terms[lang][name]
+        fitting = [term for term in terms if not any(word in term.lower() for word in without)]
+        return self.dice.one_of(fitting) if fitting else None
+
     def without(self, leaf: str) -> tuple[str, ...]:
         """Return words that must not be used when the main matter is spoken of."""
         felt = self.scenario.telling is Telling.FELT and leaf == self.scenario.leaf
@@ -157,6 +169,25 @@ def _detail(talk: _Talk, act: Act, langs: Mapping[Role, str]) -> list[Utterance]
     return [_framed(talk, Role.AGENT, "acknowledge", langs, str(act)), answer]
 
 
+def _name(talk: _Talk, act: Act, langs: Mapping[Role, str]) -> list[Utterance]:
+    """Return how the agent asks whether it is what the trade calls so; a wrong guess sounds like a right one."""
+    right = talk.world.terms_of(act.leaf or talk.scenario.leaf)
+    without = talk.without(act.leaf) if act.leaf else ()
+    wrong = None
+    if talk.dice.happens(talk.knobs.misjudged):
+        wrong = talk.term(talk.world.terms_of(talk.similar(act.leaf)), langs[Role.AGENT], without)
+    guess = wrong or talk.term(right, langs[Role.AGENT], without)
+    answer = talk.term(right, langs[Role.CUSTOMER], without)
+    if guess is None or answer is None:
+        return []
+    terms = (guess, answer)
+    purposes = ("guess", "named_no" if wrong else "named_yes")
+    return [
+        _said(role, talk.tongue.phrase(purpose, langs[role], {"term": (Piece(term),)}), langs[role], str(act))
+        for role, purpose, term in zip((Role.AGENT, Role.CUSTOMER), purposes, terms, strict=True)
+    ]
+
+
 def _explain(talk: _Talk, act: Act, langs: Mapping[Role, str]) -> list[Utterance]:
     """Return what the agent says about the matter, or about rules in general."""
     lang = langs[Role.AGENT]
@@ -213,6 +244,8 @@ _OTHERS: Mapping[Move, Callable[[_Talk, Act, Mapping[Role, str]], list[Utterance
     Move.OTHER_STATE: _other_state,
     Move.DETAIL: _detail,
     Move.OTHER_DETAIL: _detail,
+    Move.NAME: _name,
+    Move.OTHER_NAME: _name,
     Move.EXPLAIN: _explain,
     Move.FIX: _explain,
     Move.ACKNOWLEDGE: _acknowledge,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwenops.calls import taxonomy as taxonomies
-from qwenops.calls.generator.lexicon import DATA, LANGS, Lexicon, load_lexicon
+from qwenops.calls.generator.lexicon import DATA, LANGS, NO_COMPLAINT, NOWHERE, Lexicon, load_lexicon
 from qwenops.calls.generator.options import GeneratorOptions
 from qwenops.calls.generator.pack import Pack, load_pack
 from qwenops.calls.taxonomy import Taxonomy
@@ -29,6 +29,11 @@ class World:
     def complaints(self) -> tuple[str, ...]:
         """The leaves that are complaints, the most frequent first."""
         return tuple(self.lexicon.leaves)
+
+    @staticmethod
+    def terms_of(leaf: str) -> str:
+        """Return under which name the lexicon has the terms of a leaf."""
+        return {NONE: NO_COMPLAINT, OTHER: NOWHERE}.get(leaf, leaf)
 
     def hashes(self) -> dict[str, str]:
         """Return the hashes of all files that calls are made from, by name."""

@@ -1,6 +1,7 @@
 """Classifying calls: our scorer against openvino-genai and llama.cpp, in one run, in turn.
 
-    python -m benchmarks.scoring [--model random:0.6b] [--forms int8,w8a8] [--calls 48] [--repetitions 5]
+    python -m benchmarks.llama_cpp DIR                   # builds llama.cpp for this processor, once
+    python -m benchmarks.scoring --llama-cpp DIR [--model random:0.6b] [--forms int8,w8a8] [--calls 48]
     python -m benchmarks.scoring --profile int8          # what one batch spends its time on, operation by operation
 
 Every measurement is a child process of its own that loads the model, warms up, scores the same calls and then a single
@@ -10,7 +11,10 @@ answer the same question, which of 20 labels is the most probable next token, an
 * ours is the stepper that serves, called without a socket, with our batches by length;
 * openvino-genai's continuous batching writes one token under each of its precision hints, prefixes cached;
 * llama.cpp's server writes one token with the probabilities of 20 others in four slots, prefixes cached, with the
-  weights that it is fastest with (Q4_0) and those of our own width (Q8_0). What is not installed is left out.
+  weights that it is fastest with (Q4_0) and those of our own width (Q8_0). It is built from source for this processor,
+  or, without `--llama-cpp`, the one in the wheel of xllamacpp, which the results then say.
+
+What is not installed is left out. A build with AMX that fails is left out, too, and the results say why.
 
 Random weights stand for a trained model: speed does not depend on them, with one exception. A trained model may keep a
 few activations in bf16 that 8 bits are too coarse for; the run says how many this one kept. The process ends with 3
@@ -20,6 +24,7 @@ when a goal is not met.
 import argparse
 import importlib.util
 import json
+import os
 import random
 import statistics
 import sys
@@ -34,9 +39,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from benchmarks import llama_cpp
 from benchmarks.recording import RESULTS, checkpoint_of, converted, ratios, spread, write_result
 from qwenops.command import run
-from qwenops.engines.steploop import resident_bytes
+from qwenops.errors import CommandError
 from qwenops.hardware import detect_machine, plan_threads
 from qwenops.models.adapter import open_merged
 from qwenops.models.gguf import GgufType, write_gguf
@@ -58,6 +66,15 @@ LEAST_RATIOS = {"genai": 1.7, "llama": 7.0}
 """Of our calls/s over those of each other at its best."""
 
 Score = Callable[[list[list[int]]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What a system is measured on."""
+
+    model: Path
+    build: str = ""
+    """Of llama.cpp."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,25 +210,17 @@ def open_genai(model: Path, hint: str) -> tuple[Score, dict[str, Any]]:
     return score, {}
 
 
-def open_llama(model: Path, stack: ExitStack) -> tuple[Score, dict[str, Any]]:
-    """Open llama.cpp's server in this process."""
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(model)
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.n_parallel = SLOTS
-    params.n_ctx = SLOTS * CONTEXT_TOKENS
+def open_llama(model: Path, build: str, stack: ExitStack) -> tuple[Score, dict[str, Any]]:
+    """Start llama.cpp's server."""
     threads = plan_threads(detect_machine()).value
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    server = xllamacpp.Server(params)
+    wanted = llama_cpp.Wanted(model=model, slots=SLOTS, context_tokens=CONTEXT_TOKENS, threads=threads)
+    server = stack.enter_context(llama_cpp.serving(build, wanted))
     pool = stack.enter_context(ThreadPoolExecutor(max_workers=SLOTS))
 
     def ask(ids: list[int]) -> None:
         wanted = {"prompt": ids, "n_predict": 1, "n_probs": len(LABELS), "cache_prompt": True, "temperature": 0}
         request = urllib.request.Request(  # noqa: S310 -- an address of this machine
-            f"{server.listening_address}/completion",
+            f"{server.url}/completion",
             data=json.dumps(wanted).encode(),
             headers={"Content-Type": "application/json"},
         )
@@ -224,7 +233,7 @@ def open_llama(model: Path, stack: ExitStack) -> tuple[Score, dict[str, Any]]:
         for _ in pool.map(ask, many):
             pass
 
-    return score, {"build": getattr(xllamacpp, "BUILD_INFO", {}).get("build_number")}
+    return score, {"version": server.version, "process_id": server.process_id}
 
 
 def measure(score: Score, seed: int, count: int) -> dict[str, float]:
@@ -248,8 +257,8 @@ def measure(score: Score, seed: int, count: int) -> dict[str, float]:
     }
 
 
-def child(system: str, model: Path, seed: int, count: int) -> dict[str, Any]:
-    """Measure one system in this process: `ours-FORM`, `genai-HINT` or `llama-TYPE`."""
+def child(system: str, model: Path, seed: int, count: int, build: str) -> dict[str, Any]:
+    """Measure one system in this process: `ours-FORM`, `genai-HINT`, `llama-TYPE` or `llama-TYPE-amx`."""
     kind, _, which = system.partition("-")
     with ExitStack() as stack:
         match kind:
@@ -258,14 +267,16 @@ def child(system: str, model: Path, seed: int, count: int) -> dict[str, Any]:
             case "genai":
                 score, facts = open_genai(model, which)
             case _:
-                score, facts = open_llama(model, stack)
-        return {"figures": measure(score, seed, count), "resident_bytes": resident_bytes(), **facts}
+                score, facts = open_llama(model, build, stack)
+        figures = measure(score, seed, count)
+        process_id = facts.pop("process_id", os.getpid())
+        return {"figures": figures, "resident_bytes": psutil.Process(process_id).memory_info().rss, **facts}
 
 
-def in_child(system: str, model: Path, seed: int, count: int) -> dict[str, Any]:
+def in_child(system: str, case: Case, seed: int, count: int) -> dict[str, Any]:
     """Start a process that measures one system and return what it found."""
-    argv = [sys.executable, "-m", "benchmarks.scoring", "--child", system, "--folder", str(model)]
-    argv += ["--seed", str(seed), "--calls", str(count)]
+    argv = [sys.executable, "-m", "benchmarks.scoring", "--child", system, "--folder", str(case.model)]
+    argv += ["--seed", str(seed), "--calls", str(count), "--build", case.build]
     print(f"  {system} ...", file=sys.stderr, flush=True)
     found: dict[str, Any] = json.loads(run(argv, timeout_s=CHILD_TIMEOUT_S).stdout.splitlines()[-1])
     return found
@@ -274,29 +285,47 @@ def in_child(system: str, model: Path, seed: int, count: int) -> dict[str, Any]:
 # -- the comparison ----------------------------------------------------------------------------------------------------
 
 
-def systems_of(model: str, forms: Sequence[str], folder: Path) -> dict[str, Path]:
+def systems_of(model: str, forms: Sequence[str], folder: Path, llama: Path | None) -> dict[str, Case]:
     """Return what is measured and where its model is, making what is missing."""
-    found = {f"ours-{name}": prepare_ours(model, name, folder) for name in forms}
+    found = {f"ours-{name}": Case(model=prepare_ours(model, name, folder)) for name in forms}
     if importlib.util.find_spec("openvino_genai") is not None:
-        found |= {f"genai-{hint}": converted(model, "int8") for hint in HINTS}
-    if importlib.util.find_spec("xllamacpp") is not None and importlib.util.find_spec("gguf") is not None:
-        kinds = (GgufType.Q4_0, GgufType.Q8_0)
-        found |= {f"llama-{kind.value}": prepare_gguf(model, kind, folder) for kind in kinds}
+        found |= {f"genai-{hint}": Case(model=converted(model, "int8")) for hint in HINTS}
+    if importlib.util.find_spec("gguf") is not None:
+        for kind in (GgufType.Q4_0, GgufType.Q8_0):
+            for name, build in builds_of(llama).items():
+                case = Case(model=prepare_gguf(model, kind, folder), build=build)
+                found[f"llama-{kind.value}{'' if name == llama_cpp.PLAIN else f'-{name}'}"] = case
     return found
 
 
-def compare(systems: Mapping[str, Path], repetitions: int, count: int) -> dict[str, Any]:
+def builds_of(llama: Path | None) -> dict[str, str]:
+    """Return the builds of llama.cpp that there are: those in a folder, or else the wheel, or none."""
+    if llama is not None:
+        return {name: str(llama / name) for name in llama_cpp.facts_of(llama)["builds"]}
+    return {llama_cpp.PLAIN: llama_cpp.WHEEL} if importlib.util.find_spec("xllamacpp") is not None else {}
+
+
+def compare(systems: Mapping[str, Case], repetitions: int, count: int) -> dict[str, Any]:
     """Measure all systems in turn, each time beginning with another one."""
     names = list(systems)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    failed: dict[str, str] = {}
     for seed in range(1, repetitions + 1):
         for name in names[seed % len(names) :] + names[: seed % len(names)]:
-            found[name].append(in_child(name, systems[name], seed, count))
-    rows = {name: _row(runs) for name, runs in found.items()}
-    speeds = {name: [each["figures"]["tokens_per_s"] for each in runs] for name, runs in found.items()}
+            if name in failed:
+                continue
+            try:
+                found[name].append(in_child(name, systems[name], seed, count))
+            except CommandError as error:
+                if not name.endswith(f"-{llama_cpp.AMX}"):
+                    raise
+                failed[name] = str(error)
+    rows = {name: _row(runs) for name, runs in found.items() if name not in failed}
+    speeds = {name: [each["figures"]["tokens_per_s"] for each in found[name]] for name in rows}
     best = {kind: _best(speeds, kind) for kind in ("ours", "genai", "llama")}
     return {
         "systems": rows,
+        "failed": failed,
         "best": best,
         "ratios": {
             kind: ratios(speeds[best["ours"]], speeds[best[kind]])
@@ -349,6 +378,9 @@ def table(found: Mapping[str, Any]) -> str:
             f"\n{found['best']['ours']} over {found['best'][kind]}: **{ratio['median']:.2f}** "
             f"({ratio['min']:.2f} to {ratio['max']:.2f})."
         )
+    versions = {row["version"] for row in found["systems"].values() if "version" in row}
+    lines += [f"\nllama.cpp: {version}." for version in sorted(versions)]
+    lines += [f"\n{name} failed and is left out: {why}" for name, why in found["failed"].items()]
     return "\n".join(lines) + "\n"
 
 
@@ -400,18 +432,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="scoring", help="of the result file")
     parser.add_argument("--profile", help="a form; prints where its time goes, and nothing else is done")
     parser.add_argument("--folder", type=Path, help="where models are made and kept; default: a temporary one")
+    parser.add_argument(
+        "--llama-cpp", type=Path, help="what `benchmarks.llama_cpp` built; default: the wheel xllamacpp"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--build", default="", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.child:
-        print(json.dumps(child(given.child, given.folder, given.seed, given.calls)))
+        print(json.dumps(child(given.child, given.folder, given.seed, given.calls, given.build)))
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         if given.profile:
             print(profile(prepare_ours(given.model, given.profile, folder), given.profile))
             return 0
-        found = compare(systems_of(given.model, given.forms.split(","), folder), given.repetitions, given.calls)
+        systems = systems_of(given.model, given.forms.split(","), folder, given.llama_cpp)
+        found = compare(systems, given.repetitions, given.calls)
     goals = judged(found) if given.model.endswith("0.6b") else {}
     options = {
         "model": given.model,
@@ -423,6 +460,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "instruction_tokens": INSTRUCTION_TOKENS,
         "labels": len(LABELS),
         "slots": SLOTS,
+        "llama_cpp": llama_cpp.facts_of(given.llama_cpp) if given.llama_cpp else None,
     }
     print(write_result(given.name, options=options, results={**found, "goals": goals}))
     (RESULTS / f"{given.name}.md").write_text(table(found), encoding="utf-8")

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import recording, scoring
+from benchmarks import llama_cpp, recording, scoring
+from qwenops.errors import CommandError
 from qwenops.models.prefill import PrefillScheme
+
+MORE = {"resident_bytes": 2**30}
 
 
 def test_calls_have_the_lengths_that_are_promised_and_one_instruction() -> None:
@@ -23,13 +26,13 @@ def test_calls_have_the_lengths_that_are_promised_and_one_instruction() -> None:
 def test_the_best_of_each_kind_is_compared_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     speeds = {"ours-int8": [100, 110], "ours-w8a8": [150, 140], "genai-bf16": [50, 70], "llama-q8_0": [10, 20]}
 
-    def measured(system: str, _model: Path, seed: int, count: int) -> dict[str, object]:
+    def measured(system: str, _case: scoring.Case, seed: int, count: int) -> dict[str, object]:
         speed = float(speeds[system][seed - 1])
         figures = {"tokens_per_s": speed, "calls_per_s": speed / count, "alone_s": 1 / speed}
         return {"figures": figures, "resident_bytes": 2**30}
 
     monkeypatch.setattr(scoring, "in_child", measured)
-    found = scoring.compare(dict.fromkeys(speeds, Path()), 2, 10)
+    found = scoring.compare(dict.fromkeys(speeds, scoring.Case(model=Path())), 2, 10)
     assert found["best"] == {"ours": "ours-w8a8", "genai": "genai-bf16", "llama": "llama-q8_0"}
     assert found["ratios"]["genai"]["max"] == pytest.approx(3.0)
     assert found["ratios"]["llama"] == {"min": 7.0, "median": 11.0, "max": 15.0, "n": 2}
@@ -39,6 +42,40 @@ def test_the_best_of_each_kind_is_compared_pair_by_pair(monkeypatch: pytest.Monk
     found["ratios"]["llama"]["median"] = 6.9
     assert not scoring.judged(found)["over_llama"]["met"]
     assert "| ours-w8a8 | **145** (140 to 150) |" in scoring.table(found)
+
+
+def test_a_build_with_amx_that_fails_is_left_out_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(system: str, _case: scoring.Case, seed: int, _count: int) -> dict[str, object]:
+        if system == broken and seed == 2:
+            raise CommandError("llama-server ended with SIGILL")
+        speeds = {"ours-w8a8": 70.0, "llama-q4_0": 10.0, "llama-q4_0-amx": 20.0}
+        return {"figures": dict.fromkeys(("tokens_per_s", "calls_per_s", "alone_s"), speeds[system]), **MORE}
+
+    systems = dict.fromkeys(("ours-w8a8", "llama-q4_0", "llama-q4_0-amx"), scoring.Case(model=Path()))
+    monkeypatch.setattr(scoring, "in_child", measured)
+    broken = "llama-q4_0-amx"
+    found = scoring.compare(systems, 3, 10)
+    assert found["best"]["llama"] == "llama-q4_0"
+    assert set(found["systems"]) == {"ours-w8a8", "llama-q4_0"}
+    assert "llama-q4_0-amx failed and is left out: llama-server ended with SIGILL" in scoring.table(found)
+    broken = "none"
+    found = scoring.compare(systems, 3, 10)
+    assert found["best"]["llama"] == "llama-q4_0-amx"
+    assert found["ratios"]["llama"]["median"] == 3.5
+    broken = "llama-q4_0"
+    with pytest.raises(CommandError):
+        scoring.compare(systems, 3, 10)
+
+
+def test_every_build_in_a_folder_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / llama_cpp.FACTS).write_text(json.dumps({"builds": {"plain": {}, "amx": {}}}))
+    assert scoring.builds_of(tmp_path) == {"plain": str(tmp_path / "plain"), "amx": str(tmp_path / "amx")}
+    monkeypatch.setattr(scoring, "prepare_gguf", lambda _model, kind, folder: folder / kind.value)
+    monkeypatch.setattr("benchmarks.scoring.importlib.util.find_spec", lambda name: True if name == "gguf" else None)
+    systems = scoring.systems_of("any", (), tmp_path, tmp_path)
+    assert sorted(systems) == ["llama-q4_0", "llama-q4_0-amx", "llama-q8_0", "llama-q8_0-amx"]
+    assert systems["llama-q8_0-amx"] == scoring.Case(model=tmp_path / "q8_0", build=str(tmp_path / "amx"))
+    assert scoring.systems_of("any", (), tmp_path, None) == {}, "neither a build nor the wheel"
 
 
 def test_every_form_is_one_that_can_be_made() -> None:

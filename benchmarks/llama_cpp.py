@@ -1,6 +1,6 @@
 """llama.cpp, built from source for this processor, and its server.
 
-    python -m benchmarks.llama_cpp DIR [--jobs 2]        # DIR/plain/bin/llama-server, DIR/build.json; 20 to 40 minutes
+    python -m benchmarks.llama_cpp DIR [--jobs 2]        # DIR/plain/bin/llama-server, DIR/build.json; 4 to 20 minutes
     python -m benchmarks.scoring --llama-cpp DIR
 
 The source is the one in the source distribution of llama-cpp-python: a fixed version, checked by its SHA-256. pip

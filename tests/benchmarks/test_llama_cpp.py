@@ -87,7 +87,7 @@ def test_the_known_source_is_unpacked_once(
     tmp_path: Path, ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = SimpleNamespace(hexdigest=lambda: llama_cpp.SHA256)
-    monkeypatch.setattr(llama_cpp.hashlib, "sha256", lambda _content: digest)
+    monkeypatch.setattr("benchmarks.llama_cpp.hashlib.sha256", lambda _content: digest)
     found = llama_cpp.fetch(tmp_path)
     assert (found / "CMakeLists.txt").read_text() == "abc"
     assert llama_cpp.fetch(tmp_path) == found

@@ -190,6 +190,12 @@ def _call_problems(
             yield at.problem(what, where, call.conversation_id, Severity.WARNING)
 
 
+def doubts(call: Call, *, longest: int = LONGEST_CALL) -> Wrong:
+    """Yield what whoever trains or classifies should know about a call, by field: only one speaks, or it is long."""
+    yield from _roles(call)
+    yield from _length(call, longest)
+
+
 def _emptiness(call: Call) -> Wrong:
     if not call.conversation_id.strip():
         yield "conversation_id", say("The id is empty.")

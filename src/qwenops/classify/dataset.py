@@ -89,6 +89,8 @@ class TrainData:
     """The versions of what took personal data out of the calls; an empty one where nothing did."""
     sources: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each file that the calls and labels came from, by its name."""
+    warnings: tuple[Problem, ...] = ()
+    """What a person should know about the files, though it keeps nobody from using them."""
 
 
 def encode(

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from qwenops.calls.classes import Taxonomy
 from qwenops.calls.lines import STDIN
-from qwenops.calls.problems import Problem, refuse
+from qwenops.calls.problems import Problem, Severity, refuse
 from qwenops.calls.readers import open_calls, open_labels
-from qwenops.calls.readers.entries import Entry
+from qwenops.calls.readers.entries import Entry, LabelEntry
 from qwenops.calls.render import render
 from qwenops.calls.schema import Call, Label
 from qwenops.calls.split import Part, Splits, read_splits
+from qwenops.calls.validate import doubts
 from qwenops.errors import InvalidDataError
 from qwenops.models.checkpoint import file_sha256
 from qwenops.text import Report, say
@@ -59,13 +60,15 @@ class LabelledCalls:
     files: DataFiles
     taxonomy: Taxonomy
     splits: Splits
-    labels: Mapping[str, tuple[Label, ...]] | None
-    """All that is said of each call, where labels have a file of their own."""
+    labels: Mapping[str, tuple[LabelEntry, ...]] | None
+    """All that is said of each call, and where, when labels have a file of their own."""
     problems: list[Problem] = field(default_factory=list)
     redactions: set[str] = field(default_factory=set)
     """Versions of what took personal data out; an empty one where nothing did."""
     customers: dict[str, str] = field(default_factory=dict)
     """Of the calls that were seen; empty where nobody said."""
+    places: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """File and line of the first label of each call that was seen."""
     is_read: bool = False
     """Whether the calls were read once already, so that what is wrong with their lines is known."""
 
@@ -73,16 +76,28 @@ class LabelledCalls:
         """Yield the calls of a part, in the order of the files, each with its label."""
         wanted = set(self.splits.parts()[part])
         reading = open_calls(self.files.calls, taxonomy=self.taxonomy)
+        first: dict[str, str] = {}
         for entry in reading:
-            if entry.call.conversation_id not in wanted:
+            name = entry.call.conversation_id
+            if name not in wanted:
                 continue
-            self.customers[entry.call.conversation_id] = entry.call.customer_id
+            if name in first:
+                told = say("There is a call of this id already: {place}.", place=first[name])
+                self._note(Problem(what=told, field="conversation_id"), entry)
+                continue
+            first[name] = f"{entry.source}:{entry.line}"
+            self.customers[name] = entry.call.customer_id
             label = self._label(entry)
-            if label is not None:
+            if label is not None and self._speaks(entry):
                 yield entry.call, label
         if not self.is_read:
             self.problems += reading.problems
             self.is_read = True
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What a person should know about the parts that were gone through, though it keeps nobody from using them."""
+        return tuple(dict.fromkeys(each for each in self.problems if each.severity is Severity.WARNING))
 
     def finish(self, *parts: Part) -> None:
         """Refuse the data if anything was wrong with the parts that were asked for.
@@ -110,17 +125,36 @@ class LabelledCalls:
             told = say("Nothing has taken personal data out of the call {call}.", call=call.conversation_id)
             self._note(Problem(what=told, field="redaction"), entry)
             return None
-        own = (entry.label, *entry.further) if entry.label is not None else ()
+        own = [
+            LabelEntry(label=each, line=entry.line, source=entry.source)
+            for each in (entry.label, *entry.further)
+            if each
+        ]
         said = own if self.labels is None else self.labels.get(call.conversation_id, ())
         if not said:
             told = say("The call {call} has no label.", call=call.conversation_id)
             self._note(Problem(what=told, field="label"), entry)
             return None
-        label = settle(said, self.taxonomy)
-        if isinstance(label, Problem):
-            self._note(label, entry)
-            return None
+        for each in said:
+            moved = self.taxonomy.migrate(each.label)
+            if isinstance(moved, Problem):
+                self.problems.append(
+                    replace(moved, source=each.source, line=each.line, conversation_id=call.conversation_id)
+                )
+                return None
+        label = settle([each.label for each in said], self.taxonomy)
+        assert isinstance(label, Label)  # noqa: S101 -- each of them could be moved
+        self.places[call.conversation_id] = (said[0].source, said[0].line)
         return label
+
+    def _speaks(self, entry: Entry) -> bool:
+        """Return whether anybody says anything in a call; note that, and what a person should know about it."""
+        if not render(entry.call):
+            self._note(Problem(what=say("Nobody says anything."), field="turns"), entry)
+            return False
+        for where, what in doubts(entry.call):
+            self._note(Problem(what=what, field=where, severity=Severity.WARNING), entry)
+        return True
 
     def _note(self, problem: Problem, entry: Entry) -> None:
         self.problems.append(
@@ -178,9 +212,9 @@ def open_labelled(files: DataFiles, taxonomy: Taxonomy) -> LabelledCalls:
     found = LabelledCalls(files=files, taxonomy=taxonomy, splits=read_splits(files.splits), labels=None)
     if files.labels is not None:
         reading = open_labels(files.labels, taxonomy=taxonomy)
-        by_call: dict[str, list[Label]] = {}
+        by_call: dict[str, list[LabelEntry]] = {}
         for entry in reading:
-            by_call.setdefault(entry.label.conversation_id, []).append(entry.label)
+            by_call.setdefault(entry.label.conversation_id, []).append(entry)
         found.labels = {call: tuple(each) for call, each in by_call.items()}
         found.problems += reading.problems
     return found
@@ -192,13 +226,8 @@ def worded_part(labelled: LabelledCalls, part: Part, report: Report) -> WordedPa
     weights = list[float]()
     total = len(labelled.splits.parts()[part])
     for number, (call, label) in enumerate(labelled.pairs(part)):
-        text = render(call)
-        if not text:
-            told = say("Nobody says anything in the call {call}.", call=call.conversation_id)
-            labelled.problems.append(Problem(what=told, conversation_id=call.conversation_id))
-            continue
         ids.append(call.conversation_id)
-        texts.append(text)
+        texts.append(render(call))
         labels.append(label.primary)
         customers.append(call.customer_id)
         weights.append(label.weight)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from qwenops.models.store import StoredModel
 
 
+MOST_TOLD = 20
+"""So many warnings about the files are shown."""
+
 FINETUNE = {
     "baseline": ("qwenops.cli.finetune_baseline:baseline", say("Train classifiers of words, to be beaten by a model.")),
     "train": ("qwenops.cli.finetune:train", say("Train an adapter on labelled calls.")),
@@ -135,6 +138,10 @@ def train(  # noqa: PLR0913 -- click hands over one argument for each flag
     options = _options(terminal, made, stored, out)
     with terminal.progress() as report:
         data = gather(files, load(taxonomy), open_tokenizer(options.model_dir), options, report)
+        for each in data.warnings[:MOST_TOLD]:
+            terminal.tell(each.said(terminal.said))
+        if (more := len(data.warnings) - MOST_TOLD) > 0:
+            terminal.tell(say("and {count} more warnings; `qwenops calls validate` lists all of them.", count=more))
         adapter = act(
             options,
             data,

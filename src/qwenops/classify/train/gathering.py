@@ -1,16 +1,19 @@
 """From files of calls, labels and splits to what is trained on: labelled calls (`labelled`) as tokens."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from qwenops.calls.classes import Taxonomy
+from qwenops.calls.problems import Problem, Severity
 from qwenops.calls.split import Part
 from qwenops.classify.dataset import EncodedCalls, TrainData, encode
 from qwenops.classify.labelled import DataFiles, open_labelled, settle
 from qwenops.classify.prompt import legend_of
 from qwenops.classify.train.options import TrainOptions
 from qwenops.models.tokenizer import Tokenizer
-from qwenops.text import Report
+from qwenops.text import Report, say
 
 __all__ = ["DataFiles", "Gathered", "gather", "gather_parts", "settle"]
 
@@ -25,6 +28,10 @@ class Gathered:
     """SHA-256 of each file, by name."""
     customers: dict[str, str]
     """By conversation; empty where nobody said."""
+    warnings: tuple[Problem, ...] = ()
+    """What a person should know about the files."""
+    places: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """File and line of each call's label."""
 
 
 def gather(
@@ -54,7 +61,21 @@ def gather(
         legend=legend,
         redactions=found.redactions,
         sources=found.sources,
+        warnings=(*found.warnings, *_single(found.parts[Part.TRAIN], taxonomy, found.places)),
     )
+
+
+def _single(calls: EncodedCalls, taxonomy: Taxonomy, places: Mapping[str, tuple[str, int]]) -> Iterator[Problem]:
+    """Yield the classes that have a single example among the training calls."""
+    counts = np.bincount(calls.labels, minlength=len(taxonomy.leaves))
+    for place in np.flatnonzero(counts == 1):
+        name = calls.ids[int(np.flatnonzero(calls.labels == place)[0])]
+        code = taxonomy.leaves[place]
+        told = say("The class {code} has a single example; nothing can be learnt from it.", code=code)
+        source, line = places[name]
+        yield Problem(
+            what=told, source=source, line=line, field="primary", severity=Severity.WARNING, conversation_id=name
+        )
 
 
 def gather_parts(
@@ -92,4 +113,6 @@ def gather_parts(
         redactions=tuple(sorted(labelled.redactions)),
         sources=files.hashes(),
         customers=labelled.customers,
+        warnings=labelled.warnings,
+        places=labelled.places,
     )

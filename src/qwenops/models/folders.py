@@ -35,20 +35,29 @@ def new_folder(target: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
         InsufficientDiskError: Less than `needed_bytes` are free, or the disk ran full in the block.
     """
     target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_left_overs(target)
-    require_disk(target.parent, needed_bytes)
-    folder, lock = _locked_sibling(target)
+    with _full_disk_said(target.parent, needed_bytes):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_left_overs(target)
+        require_disk(target.parent, needed_bytes)
+        folder, lock = _locked_sibling(target)
     try:
-        yield folder
-        _take_place(folder, target)
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise disk_full(target.parent, needed_bytes) from error
-        raise
+        with _full_disk_said(target.parent, needed_bytes):
+            yield folder
+            _take_place(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+@contextmanager
+def _full_disk_said(folder: Path, needed_bytes: int) -> Iterator[None]:
+    """Make an error of this program of what the system says when a disk has no room, or no place for one more name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise disk_full(folder, needed_bytes) from error
+        raise
 
 
 def require_disk(folder: Path, needed_bytes: int) -> None:

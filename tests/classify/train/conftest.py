@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,25 +56,26 @@ def data_of(tokenizer: Tokenizer, num_train: int, num_val: int) -> TrainData:
 @pytest.fixture
 def options(tiny_checkpoint: Path, tmp_path: Path) -> Callable[..., TrainOptions]:
     """Return a function that makes options for a quick run on the tiny model."""
+    return partial(quick, tiny_checkpoint, tmp_path)
 
-    def make(**changes: Any) -> TrainOptions:
-        usual: dict[str, Any] = {
-            "model_dir": tiny_checkpoint,
-            "model_name": "random:tiny",
-            "out": tmp_path / "run",
-            "cache_dir": tmp_path / "activations",
-            "epochs": 2,
-            "batch_calls": 8,
-            "max_tokens": BUDGET,
-            "micro_tokens": 512,
-            "learning_rate": 2e-3,
-            "precision": "f32",
-            "four_bit": "never",
-            "device": "cpu",
-            "threads": 1,
-            "probe": False,
-            "checkpoint_every_s": 3600.0,
-        }
-        return TrainOptions(**(usual | changes))
 
-    return make
+def quick(model: Path, folder: Path, **changes: Any) -> TrainOptions:
+    """Return options for a quick run, all of it in a folder."""
+    usual: dict[str, Any] = {
+        "model_dir": model,
+        "model_name": "random:tiny",
+        "out": folder / "run",
+        "cache_dir": folder / "activations",
+        "epochs": 2,
+        "batch_calls": 8,
+        "max_tokens": BUDGET,
+        "micro_tokens": 512,
+        "learning_rate": 2e-3,
+        "precision": "f32",
+        "four_bit": "never",
+        "device": "cpu",
+        "threads": 1,
+        "probe": False,
+        "checkpoint_every_s": 3600.0,
+    }
+    return TrainOptions(**(usual | changes))

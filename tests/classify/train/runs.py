@@ -1,12 +1,16 @@
-"""A run on the tiny model in a process of its own: `python -m tests.classify.train.runs MODEL OUT [die at step N]`.
+"""A run on the tiny model in a process of its own, which tests kill, start again, and start twice under torchrun.
 
-It is what tests kill, start again, and start twice under torchrun.
+Under torchrun it is `python -m tests.classify.train.runs MODEL OUT CHANGES`. Otherwise `started` forks it off a server
+that has imported everything, since to import takes longer than to train.
 """
 
 import json
+import math
 import os
 import signal
 import sys
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +55,49 @@ def options_of(model: Path, out: Path, **changes: Any) -> TrainOptions:
     return TrainOptions(**(usual | changes))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a run ended."""
+
+    status: int
+    """Negative when a signal ended it."""
+    said: str
+
+
+def started(model: Path, out: Path, *, changes: str = "{}", die_at: int = -1, kill_after_s: float = math.inf) -> Ended:
+    """Train in a process of its own to the end, or until it is killed (SIGKILL).
+
+    Args:
+        model: The checkpoint.
+        out: The run's folder.
+        changes: Options, as JSON.
+        die_at: It kills itself after so many steps of this sitting.
+        kill_after_s: It is killed from outside after so long, wherever it is.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    log = out.parent / f"{out.name}.log"
+    log.touch()
+    server = get_context("forkserver")
+    server.set_forkserver_preload(["peft", "transformers.models.qwen3.modeling_qwen3", __name__])
+    child = server.Process(target=logged, args=(str(log), str(model), str(out), changes, str(die_at)))
+    child.start()
+    child.join(None if math.isinf(kill_after_s) else kill_after_s)
+    child.kill()
+    child.join()
+    assert child.exitcode is not None
+    return Ended(status=child.exitcode, said=log.read_text("utf-8"))
+
+
+def logged(log: str, *arguments: str) -> None:
+    """Run `main`, with all that it prints in a file."""
+    with Path(log).open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        main(*arguments)
+
+
 def main(model: str, out: str, changes: str = "{}", die_at: str = "-1") -> None:
+    """Train."""
     told: list[str] = []
 
     def report(_fraction: float, doing: str) -> None:

@@ -2,9 +2,12 @@
 
 import json
 import math
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +28,8 @@ from qwenops.classify.train.scoring import figures  # noqa: E402 -- after the sk
 from qwenops.classify.train.training import train  # noqa: E402 -- after the skip
 from qwenops.errors import InvalidDataError, RunFolderError, TrainingError  # noqa: E402 -- after the skip
 from qwenops.models.locks import held_if_free  # noqa: E402 -- after the skip
-from tests.classify.train.conftest import SILENT, now  # noqa: E402 -- after the skip
+from tests.classify.train.conftest import SILENT, now, quick  # noqa: E402 -- after the skip
+from tests.classify.train.runs import started  # noqa: E402 -- after the skip
 
 pytestmark = [pytest.mark.reference, pytest.mark.slow, pytest.mark.timeout(600)]
 Make = Callable[..., TrainOptions]
@@ -139,14 +143,23 @@ class EndedError(Exception):
     """What a test ends a run with."""
 
 
-@pytest.mark.parametrize("top_layers", [0, 1])
+@pytest.fixture(scope="module", params=[0, 1], ids=lambda count: f"top {count}")
+def unbroken(
+    request: pytest.FixtureRequest, tiny_checkpoint: Path, data: TrainData, tmp_path_factory: pytest.TempPathFactory
+) -> TrainOptions:
+    """Return the options of a run that went from its beginning to its end."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    same = {"epochs": 2, "dropout": 0.2, "top_layers": request.param, "checkpoint_every_s": 0.0, "trained_head": True}
+    made = quick(tiny_checkpoint, folder, **same)
+    train(made, data, report=SILENT, now=now)
+    return made
+
+
 @pytest.mark.parametrize("after", [1, 5, 6, 7, 11])
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(
-    options: Make, data: TrainData, tmp_path: Path, top_layers: int, after: int
+    unbroken: TrainOptions, data: TrainData, tmp_path: Path, after: int
 ) -> None:
-    same = {"epochs": 2, "dropout": 0.2, "top_layers": top_layers, "checkpoint_every_s": 0.0, "trained_head": True}
-    whole, ended = (options(out=tmp_path / name, **same) for name in ("whole", "ended"))
-    train(whole, data, report=SILENT, now=now)
+    ended = replace(unbroken, out=tmp_path / "ended")
     count = 0
 
     def end(_fraction: float, doing: str) -> None:
@@ -161,35 +174,43 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bits(
     told: list[str] = []
     adapter = train(ended, data, report=SILENT, now=now, tell=told.append)
     assert f"Going on after step {after}" in told[0]
-    assert weights(tmp_path / "whole") == weights(tmp_path / "ended")
-    assert adapter.manifest["metrics"] == open_adapter(whole.out / "adapter").manifest["metrics"]
+    assert weights(unbroken.out) == weights(tmp_path / "ended")
+    assert adapter.manifest["metrics"] == open_adapter(unbroken.out / "adapter").manifest["metrics"]
 
 
-def started(
-    *arguments: str, module: tuple[str, ...] = ("-m", "tests.classify.train.runs")
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, *module, *arguments], capture_output=True, text=True, check=False)
+STEPS = 15
+"""Of a run of `runs`."""
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_bits(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    model = str(tiny_checkpoint)
-    whole, killed = str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run")
-    assert started(model, whole).returncode == 0
-    for die_at in ("3", "6"):
-        ended = started(model, killed, "{}", die_at)
-        assert ended.returncode == -9, ended.stderr
-    last = started(model, killed)
-    assert last.returncode == 0, last.stderr
-    assert "Going on after step" in last.stdout
-    assert weights(Path(whole)) == weights(Path(killed))
+def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bits(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    draw, note = random.Random(seed), f"the moments were drawn with the seed {seed}"
+    whole, killed = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    begun_s = time.monotonic()
+    assert started(tiny_checkpoint, whole).status == 0
+    whole_s = time.monotonic() - begun_s
+    first = draw.randrange(1, STEPS - 1)
+    ended = started(tiny_checkpoint, killed, die_at=first)
+    assert ended.status == -signal.SIGKILL, f"{note}: {ended.said}"
+    between = started(tiny_checkpoint, killed, kill_after_s=draw.uniform(0, whole_s))
+    assert between.status in {-signal.SIGKILL, 0}, f"{note}: {between.said}"
+    if between.status:
+        last = started(tiny_checkpoint, killed)
+        assert last.status == 0, f"{note}: {last.said}"
+        between = last
+    assert "Going on after step" in between.said or (killed / "adapter").exists(), note
+    assert weights(whole) == weights(killed), note
+    found = [open_adapter(run / "adapter").manifest["metrics"] for run in (whole, killed)]
+    assert found[0] == found[1], note
 
 
 def test_two_processes_learn_what_one_learns(tiny_checkpoint: Path, tmp_path: Path) -> None:
     changes = json.dumps({"dropout": 0.0, "epochs": 1})
-    model, one, two = str(tiny_checkpoint), tmp_path / "a" / "run", tmp_path / "b" / "run"
-    assert started(model, str(one), changes).returncode == 0
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
-    ended = started("tests.classify.train.runs", model, str(two), changes, module=launcher)
+    one, two = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    assert started(tiny_checkpoint, one, changes=changes).status == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    argv = [*launcher, "tests.classify.train.runs", str(tiny_checkpoint), str(two), changes]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("to train") == 1  # one of them speaks
     found = [open_adapter(out / "adapter") for out in (one, two)]

@@ -1,14 +1,15 @@
 """Classifying calls: our scorer against openvino-genai and llama.cpp, in one run, in turn.
 
     python -m benchmarks.llama_cpp DIR                   # builds llama.cpp for this processor, once
-    python -m benchmarks.scoring --llama-cpp DIR [--model random:0.6b] [--forms int8,w8a8] [--calls 48]
+    python -m benchmarks.scoring --llama-cpp DIR [--model random:0.6b] [--forms int8,w8a8_prefix] [--calls 24]
     python -m benchmarks.scoring --profile int8          # what one batch spends its time on, operation by operation
 
 Every measurement is a child process of its own that loads the model, warms up, scores the same calls and then a single
 one several times. Calls have 200 to 1,500 tokens, most of them few, and begin with the same instruction. All systems
 answer the same question, which of 20 labels is the most probable next token, and have the same number of threads:
 
-* ours is the stepper that serves, called without a socket, with our batches by length;
+* ours is the stepper that serves, called without a socket, with our batches by length; `w8a8_prefix` is what `finetune
+  export` makes where its parity holds, and `int8` where it does not and the instruction is as short as here;
 * openvino-genai's continuous batching writes one token under each of its precision hints, prefixes cached;
 * llama.cpp's server writes one token with the probabilities of 20 others in four slots, prefixes cached, with the
   weights that it is fastest with (Q4_0) and those of our own width (Q8_0). It is built from source for this processor,
@@ -62,6 +63,7 @@ SLOTS = 4
 KV_GIB = 2
 HINTS = ("bf16", "f32")
 WATCHED = 16
+OTHERS = ("genai", "llama")
 LEAST_RATIOS = {"genai": 1.7, "llama": 7.0}
 """Of our calls/s over those of each other at its best."""
 
@@ -285,12 +287,14 @@ def in_child(system: str, case: Case, seed: int, count: int) -> dict[str, Any]:
 # -- the comparison ----------------------------------------------------------------------------------------------------
 
 
-def systems_of(model: str, forms: Sequence[str], folder: Path, llama: Path | None) -> dict[str, Case]:
+def systems_of(
+    model: str, forms: Sequence[str], folder: Path, llama: Path | None, others: Sequence[str] = OTHERS
+) -> dict[str, Case]:
     """Return what is measured and where its model is, making what is missing."""
     found = {f"ours-{name}": Case(model=prepare_ours(model, name, folder)) for name in forms}
-    if importlib.util.find_spec("openvino_genai") is not None:
+    if "genai" in others and importlib.util.find_spec("openvino_genai") is not None:
         found |= {f"genai-{hint}": Case(model=converted(model, "int8")) for hint in HINTS}
-    if importlib.util.find_spec("gguf") is not None:
+    if "llama" in others and importlib.util.find_spec("gguf") is not None:
         for kind in (GgufType.Q4_0, GgufType.Q8_0):
             for name, build in builds_of(llama).items():
                 case = Case(model=prepare_gguf(model, kind, folder), build=build)
@@ -426,9 +430,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write `results/scoring.json` and `results/scoring.md`; 3 when a goal is not met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="random:0.6b")
-    parser.add_argument("--forms", default="int8,w8a8", help=f"of {', '.join(FORMS)}")
-    parser.add_argument("--calls", type=int, default=48)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--forms", default="int8,w8a8,w8a8_prefix", help=f"of {', '.join(FORMS)}")
+    parser.add_argument("--others", default=",".join(OTHERS), help="what ours is compared with; '' for nothing")
+    parser.add_argument("--calls", type=int, default=24)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--name", default="scoring", help="of the result file")
     parser.add_argument("--profile", help="a form; prints where its time goes, and nothing else is done")
     parser.add_argument("--folder", type=Path, help="where models are made and kept; default: a temporary one")
@@ -447,7 +452,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.profile:
             print(profile(prepare_ours(given.model, given.profile, folder), given.profile))
             return 0
-        systems = systems_of(given.model, given.forms.split(","), folder, given.llama_cpp)
+        others = given.others.split(",")
+        systems = systems_of(given.model, given.forms.split(","), folder, given.llama_cpp, others)
         found = compare(systems, given.repetitions, given.calls)
     goals = judged(found) if given.model.endswith("0.6b") else {}
     options = {

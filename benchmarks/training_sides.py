@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SHORTEST, LONGEST = 200, 1500
 """Tokens of a call."""
+WARM_LONGEST = 300
+"""Tokens of the longest call with which a side warms up."""
 LABELS = tuple(range(32, 52))
 """20 tokens; which ones does not matter."""
 PAD = 151_643
@@ -99,9 +101,12 @@ def label_of(prompt: Sequence[int]) -> int:
 
 
 def windows_of(task: Task) -> list[Calls]:
-    """Return the windows of a task; the first one warms up."""
-    sizes = [task.batch_calls, *[task.window_calls] * task.windows]
-    return [window(task.seed, number, size, task.longest) for number, size in enumerate(sizes)]
+    """Return the windows of a task; the first one warms up, with one step of short calls."""
+    warm = window(task.seed, 0, task.batch_calls, min(task.longest, WARM_LONGEST))
+    return [
+        warm,
+        *(window(task.seed, number, task.window_calls, task.longest) for number in range(1, task.windows + 1)),
+    ]
 
 
 def grouped(calls: Calls, batch_calls: int, seed: int) -> Calls:

@@ -37,7 +37,7 @@ from qwenops.models.spec import TINY
 from qwenops.models.tokenizer import open_tokenizer
 from qwenops.statistics.samples import Array
 from qwenops.text import Report, Text
-from tests.classify.adapted import BUDGET, Adapted, adapt, prompts_of, rehash
+from tests.classify.adapted import BUDGET, Adapted, prompts_of, rehash
 from tests.classify.made import TAXONOMY, pairs
 from tests.models.adapters import write_tensors
 
@@ -56,11 +56,6 @@ def score_here(folder: Path, prompts: Sequence[tuple[int, ...]], label_ids: Sequ
     graph = compile_graph(prefill, CompileOptions(precision="f32", threads=1))
     report(1.0, "scored")
     return probabilities(graph.logits([ids[len(prefill.prefix) :] for ids in prompts]))
-
-
-@pytest.fixture(scope="module")
-def adapted(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapted:
-    return adapt(tiny_checkpoint, tmp_path_factory.mktemp("adapted"))
 
 
 @pytest.fixture

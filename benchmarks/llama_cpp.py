@@ -161,6 +161,7 @@ def serving(build_folder: str, wanted: Wanted) -> Iterator[Server]:
     argv: list[str | Path] = [Path(build_folder) / "bin/llama-server", "-m", wanted.model, "--host", "127.0.0.1"]
     argv += ["--port", str(port), "-np", str(wanted.slots), "-c", str(wanted.slots * wanted.context_tokens)]
     argv += ["-t", str(wanted.threads), "-tb", str(wanted.threads)]
+    argv += ["--no-jinja", "--chat-template", "chatml"]  # no conversations here, so no model's template is parsed
     with tempfile.TemporaryFile() as said, spawn(argv, stdout=said, stderr=said) as process:
         url = f"http://127.0.0.1:{port}"
         _wait(url, process, lambda: _tail(said))

@@ -23,6 +23,7 @@ class Answer(BaseHTTPRequestHandler):
         self.send_response(200 if self.path == "/health" else 404)
         self.end_headers()
 
+sys.argv.remove("--no-jinja")
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 assert given["-c"] == "6000" and given["-np"] == "3" and given["-t"] == given["-tb"] == "2", given
 print("loading", given["-m"], flush=True)

@@ -13,6 +13,7 @@ RUNS: tuple[tuple[str, Sequence[str]], ...] = (
     ("benchmarks.engine", ("--model", "random:1.7b", "--schemes", "int8,int4", "--name", "engine-1.7b")),
     ("benchmarks.scoring", ()),
     ("benchmarks.training", ()),
+    ("benchmarks.training_quality", ()),
     ("benchmarks.batch", ()),
     ("benchmarks.redaction", ()),
     ("benchmarks.difficulty", ()),

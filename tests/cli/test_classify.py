@@ -131,6 +131,63 @@ def test_uncertain_calls_go_into_the_review_queue_where_that_is_wanted(
     assert {item.call.taxonomy for item in items} == {"made@1"}
 
 
+def line_of(name: str, *turns: tuple[str, str]) -> str:
+    told = [{"role": role, "text": text} for role, text in turns]
+    return json.dumps({"schema": "qwenops.call/1", "conversation_id": name, "turns": told}, ensure_ascii=False)
+
+
+def test_odd_calls_are_classified_and_impossible_ones_named(classify: Classify, tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    lines = [
+        line_of("good", ("agent", "您好"), ("customer", "断网了")),
+        line_of("only the customer", ("customer", "断网了")),
+        line_of("only the agent", ("agent", "断网了")),
+        line_of("a hundred thousand tokens", ("customer", "断网了，" + "我跟你讲，" * 40_000)),
+        line_of("blanks", ("customer", " \u3000")),
+        line_of("good", ("customer", "断网了")),
+    ]
+    raw = [line.encode() for line in lines]
+    raw.append(line_of("of another program", ("customer", "多扣了钱")).encode("gb18030"))
+    raw.append(line_of("cut within a character", ("customer", "断网")).encode().replace("网".encode(), b"\xff\xff"))
+    path.write_bytes(b"\n".join(raw) + b"\n")
+    told = json.loads(classify(path, "--json").out)
+    assert (told["classified"], told["rejected"], told["warnings"]) == (5, 3, 1)
+    predicted = Path(told["out"]).read_text("utf-8").splitlines()
+    found = {each.conversation_id: each.primary for each in map(parse_prediction, predicted)}
+    assert found == {
+        "good": "network.down",
+        "only the customer": "network.down",
+        "only the agent": "network.down",
+        "a hundred thousand tokens": "network.down",
+        "of another program": "billing.fee",
+    }
+    rejected = [json.loads(line) for line in Path(told["rejected_file"]).read_text("utf-8").splitlines()]
+    assert sorted((each["line"], each["severity"]) for each in rejected) == [
+        (5, "error"), (6, "error"), (7, "warning"), (8, "error")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("taxonomy.yaml", ("version: 1", "version: 2"), "it was trained for made@1, and its taxonomy is made@2"),
+        ("prompt.json", ('"hash": "', '"hash": "0'), "it was trained on prompts of another form"),
+        ("calibration.json", ("scaling", "scales"), "calibration.json is not what this version reads"),
+    ],
+)
+def test_a_model_and_a_taxonomy_that_do_not_match_are_refused(
+    qwenops: Run, tmp_path: Path, name: str, change: tuple[str, str], said: str
+) -> None:
+    folder = write_artefact(tmp_path / "made")
+    whole = (folder / name).read_text("utf-8")
+    (folder / name).write_text(whole.replace(*change), "utf-8")
+    ran = qwenops("registry", "register", "complaints", folder)
+    assert ran.code != 0
+    assert f"The classifier in {folder} cannot be used: {said}" in ran.err
+    assert "qwenops finetune export" in ran.err
+    assert "complaints" not in qwenops("registry", "list").out
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [

@@ -65,6 +65,8 @@ NAME = "batch"
 SEED = 4
 SECRET = b"a secret of a benchmark, no one's"
 BUDGET_TOKENS = 1024
+DISTINCT = 20_000
+"""So many calls are made; to make them takes longer than to classify them with a tiny model."""
 BAD_EVERY = 500
 """One line of so many is bad."""
 SAMPLE_EVERY_S = 0.5
@@ -139,8 +141,16 @@ def write_input(path: Path, lines: Iterable[str], *, bad_every: int = 0) -> Inpu
 
 
 def synthetic(count: int) -> Iterator[str]:
-    """Yield so many synthetic calls as lines of JSON."""
-    return (dump(each.call) for each in generate(GeneratorOptions(calls=count, seed=SEED)))
+    """Yield so many synthetic calls as lines of JSON; after the first `DISTINCT` the same is said in other calls."""
+    made: list[dict[str, Any]] = []
+    for each in generate(GeneratorOptions(calls=min(count, DISTINCT), seed=SEED)):
+        line = dump(each.call)
+        made.append(json.loads(line))
+        yield line
+    for number in range(len(made), count):
+        turn, place = divmod(number, len(made))
+        again = {**made[place], "conversation_id": f"{made[place]['conversation_id']}-{turn}"}
+        yield json.dumps(again, ensure_ascii=False)
 
 
 def make_classifier(model: str, folder: Path) -> Path:
@@ -471,7 +481,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     goals = judged(found)
     options = {name: getattr(given, name) for name in ("calls", "bad_every", "kills", "pairs", "speed_model")}
     options |= {"speed_calls": given.speed_calls, "tiny_calls": given.tiny_calls, "only": given.only, "seed": SEED}
-    options["portion"] = ClassifyOptions().shard_calls
+    options |= {"portion": ClassifyOptions().shard_calls, "distinct": min(DISTINCT, given.calls)}
     print(write_result(given.name, options=options, results={**found, "goals": goals}))
     for name, met in goals.items():
         print(f"{name}: {'met' if met else 'NOT met'}")

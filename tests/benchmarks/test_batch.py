@@ -183,3 +183,11 @@ def test_a_few_calls_go_through_all_of_it(tmp_path: Path, monkeypatch: pytest.Mo
     assert results["speed"]["random:tiny"]["command_to_scorer"]["median"] > 0
     kinds = Counter(results["once"]["bad_lines_not_named"])
     assert not kinds
+
+
+def test_calls_beyond_the_distinct_ones_have_ids_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "DISTINCT", 3)
+    told = [json.loads(line) for line in batch.synthetic(8)]
+    assert len({each["conversation_id"] for each in told}) == 8
+    assert [each["turns"] for each in told[3:6]] == [each["turns"] for each in told[:3]]
+    assert told[0]["turns"] != told[1]["turns"]

@@ -55,8 +55,8 @@ def test_warnings_that_say_the_same_do_not_hide_an_error(qwenops: Run, tmp_path:
     path.write_text("\n".join(json.dumps(each) for each in [*calls, calls[0]]) + "\n", "utf-8")
     ran = qwenops("calls", "validate", path)
     assert ran.code == 2
-    assert ran.out.count("warning") == 3
-    assert ran.out.count("error") == 1
+    assert ran.out.count(": warning: ") == 3
+    assert ran.out.count(": error: ") == 1
     told = json.loads(qwenops("calls", "validate", path, "--json").out)["problems"]
     hidden = sum(each["severity"] == "warning" for each in told) - 3
     assert hidden >= 6

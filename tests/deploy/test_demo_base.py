@@ -1,4 +1,4 @@
-"""The demo's base model: a checkpoint as published ones are, that has read the training calls and no other."""
+"""The demo's base model: a checkpoint as published ones are, that has read calls of its own and no class."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 
 from qwenops.calls.generator.options import GeneratorOptions
-from qwenops.calls.generator.write import write
-from qwenops.calls.readers import open_calls, open_labels
-from qwenops.calls.split import read_splits, split, write_splits
-from qwenops.deploy import demo_base
-from qwenops.deploy.demo_base import SPEC, write_base
-from qwenops.errors import InvalidDataError
+from qwenops.classify.codes import LABEL_CODES
+from qwenops.deploy import demo_base, demo_steps
+from qwenops.deploy.demo_base import BATCH, PROMPT_TOKENS, SPEC, Lesson, read_lessons, write_base
 from qwenops.models.checkpoint import open_checkpoint
-from qwenops.models.tokenizer import open_tokenizer
+from qwenops.models.qwen_vocabulary import write_tokenizer
+from qwenops.models.tokenizer import Tokenizer, open_tokenizer
 from qwenops.text import Report
 
 
@@ -22,19 +20,39 @@ def ignored(_fraction: float, _doing: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("calls")
-    write(GeneratorOptions(calls=60, seed=3), folder)
-    labels = [entry.label for entry in open_labels(folder / "labels.jsonl")]
-    calls = [entry.call for entry in open_calls(folder / "calls.jsonl")]
-    write_splits(folder / "splits.json", split(calls, labels, by_time=False))
-    return folder
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    return open_tokenizer(folder)
 
 
-def test_no_call_outside_the_training_part_is_read(made: Path) -> None:
-    splits = read_splits(made / "splits.json")
-    texts = list(demo_base._texts(made / "calls.jsonl", frozenset(splits.train)))
-    assert len(texts) == len(splits.train) < 60
+@pytest.fixture(scope="module")
+def lessons(tokenizer: Tokenizer) -> list[Lesson]:
+    return list(read_lessons(BATCH * 2, tokenizer, ignored))
+
+
+def test_its_calls_are_of_no_seed_that_the_demo_uses() -> None:
+    words = demo_steps.new_calls().words
+    assert demo_base.SEED not in {GeneratorOptions().seed, int(words[words.index("--seed") + 1])}
+
+
+def test_it_reads_calls_as_a_classifier_does_and_is_told_no_code(lessons: list[Lesson], tokenizer: Tokenizer) -> None:
+    assert all(len(each.prompt) <= PROMPT_TOKENS for each in lessons)
+    answers = {tokenizer.decode(list(each.answer)) for each in lessons}
+    assert len(answers) > 3
+    assert not answers & set(LABEL_CODES)
+
+
+def test_the_demo_asks_with_prompts_as_long_as_those_that_it_has_read() -> None:
+    words = next(each.words for each in demo_steps.learning() if each.name == "train")
+    assert words[words.index("--max-tokens") + 1] == str(PROMPT_TOKENS)
+
+
+def test_every_call_is_read_once_beside_others_of_its_length(lessons: list[Lesson]) -> None:
+    batches = list(demo_base._batches(lessons))
+    assert sorted(map(id, (each for batch in batches for each in batch))) == sorted(map(id, lessons))
+    first, second = sorted(([len(each.prompt) for each in batch] for batch in batches), key=max)
+    assert max(first) <= min(second)
 
 
 def test_the_rate_rises_and_then_falls_to_nothing() -> None:
@@ -47,11 +65,11 @@ def test_the_rate_rises_and_then_falls_to_nothing() -> None:
 
 @pytest.mark.reference
 @pytest.mark.slow
-def test_it_is_written_as_published_models_are_and_equal_runs_give_equal_files(made: Path, tmp_path: Path) -> None:
+def test_it_is_written_as_published_models_are_and_equal_runs_give_equal_files(tmp_path: Path) -> None:
     heard: list[float] = []
     tell: Report = lambda fraction, _doing: heard.append(fraction)  # noqa: E731 -- a report is called by position
     for name in ("one", "same"):
-        write_base(made / "calls.jsonl", made / "splits.json", tmp_path / name, steps=3, report=tell)
+        write_base(tmp_path / name, calls=BATCH, report=tell)
     one, same = (open_checkpoint(tmp_path / name) for name in ("one", "same"))
     assert one.spec == SPEC
     assert one.sha256() == same.sha256()
@@ -62,33 +80,21 @@ def test_it_is_written_as_published_models_are_and_equal_runs_give_equal_files(m
 
 @pytest.mark.reference
 @pytest.mark.slow
-def test_it_has_learnt_something_of_how_calls_go_on(made: Path) -> None:
+def test_what_it_has_read_often_it_can_answer(lessons: list[Lesson]) -> None:
     import torch
     import transformers
 
-    from qwenops.models.qwen_vocabulary import write_tokenizer
+    used = sorted({token for each in lessons for token in (*each.prompt, *each.answer)})
+    number_of = {token: number for number, token in enumerate(used)}
 
-    folder = made / "tokenizer"
-    write_tokenizer(folder)
-    train = frozenset(read_splits(made / "splits.json").train)
-    corpus = demo_base._corpus(demo_base._texts(made / "calls.jsonl", train), open_tokenizer(folder))
-
-    def loss_after(steps: int) -> float:
-        state = demo_base._train(corpus, steps, ignored)
-        config = transformers.Qwen3Config(**{**SPEC.to_config(dtype="float32"), "vocab_size": len(corpus.used)})
+    def loss_after(times: int) -> float:
+        state = demo_base._train(lessons * times, ignored)
+        config = transformers.Qwen3Config(**{**SPEC.to_config(dtype="float32"), "vocab_size": len(used)})
         model = transformers.Qwen3ForCausalLM(config)
-        table = state["model.embed_tokens.weight"][torch.tensor(corpus.used)]
+        table = state["model.embed_tokens.weight"][torch.tensor(used)]
         model.load_state_dict({**state, "model.embed_tokens.weight": table}, strict=False)
         torch.manual_seed(1)
         with torch.no_grad():
-            return float(demo_base._loss(model, corpus))
+            return float(demo_base._loss(model, lessons[:BATCH], number_of))
 
-    assert loss_after(40) < 0.8 * loss_after(1)
-
-
-@pytest.mark.reference
-def test_too_little_text_is_refused(made: Path, tmp_path: Path) -> None:
-    (tmp_path / "calls.jsonl").write_text("", "utf-8")
-    with pytest.raises(InvalidDataError):
-        write_base(tmp_path / "calls.jsonl", made / "splits.json", tmp_path / "base", steps=1, report=ignored)
-    assert not (tmp_path / "base").exists()
+    assert loss_after(12) < 0.5 * loss_after(1)

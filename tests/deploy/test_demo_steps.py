@@ -80,8 +80,13 @@ def test_a_model_that_beats_nothing_is_not_praised() -> None:
 
 def test_a_calibration_without_a_threshold_says_that_people_look_at_every_call() -> None:
     calibrate = next(step for step in every_step() if step.name == "calibrate")
-    told: dict[str, Any] = {"calibration": {"before": {"ece": 0.2}, "after": None}, "thresholds": {"leaf": None}}
+    told: dict[str, Any] = {
+        "calibration": {"before": {"ece": 0.2}, "after": None},
+        "thresholds": {"leaf": None, "parent": None},
+    }
     assert "every call" in calibrate.told(told)
     told["calibration"]["after"] = {"ece": 0.05}
-    told["thresholds"] = {"leaf": {"coverage": 0.4}}
+    told["thresholds"] = {"leaf": None, "parent": {"coverage": 0.3}}
+    assert "30% of calls" in calibrate.told(told)
+    told["thresholds"] = {"leaf": {"coverage": 0.4}, "parent": None}
     assert "40%" in calibrate.told(told)

@@ -183,7 +183,7 @@ async def test_new_calls_are_asked_about_together_and_then_each_once() -> None:
     assert all(each["review"] is False for each in asked[1:])
     assert 0 < told["median_s"] <= time.monotonic() - began_s
     came_out = demo_story._came_out(told)
-    assert "6 calls: 2 filed, 2 for a person; 2 wait" in came_out
+    assert "6 calls: 4 filed, 2 for a person; 2 wait" in came_out
 
 
 async def test_a_server_that_refuses_is_a_typed_error() -> None:

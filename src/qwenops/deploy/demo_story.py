@@ -338,12 +338,12 @@ async def _post(session: "aiohttp.ClientSession", url: str, body: Mapping[str, A
 
 def _came_out(told: Mapping[str, Any]) -> Text:
     results = told["answer"]["results"]
-    filed = sum(each["decision"] == "auto" for each in results)
+    filed = sum(each["decision"] != "review" for each in results)
     return say(
         "{count} calls: {filed} filed, {review} for a person; {waiting} wait in the queue; one call takes {ms:.0f} ms",
         count=len(results),
         filed=filed,
-        review=sum(each["decision"] == "review" for each in results),
+        review=len(results) - filed,
         waiting=told["queue"]["open"],
         ms=1000 * told["median_s"],
     )

@@ -14,6 +14,7 @@ RUNS: tuple[tuple[str, Sequence[str]], ...] = (
     ("benchmarks.scoring", ()),
     ("benchmarks.training", ()),
     ("benchmarks.training_quality", ()),
+    ("benchmarks.learning", ()),
     ("benchmarks.batch", ()),
     ("benchmarks.redaction", ()),
     ("benchmarks.difficulty", ()),

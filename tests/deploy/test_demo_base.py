@@ -8,7 +8,7 @@ import pytest
 from qwenops.calls.generator.options import GeneratorOptions
 from qwenops.classify.codes import LABEL_CODES
 from qwenops.deploy import demo_base, demo_steps
-from qwenops.deploy.demo_base import BATCH, PROMPT_TOKENS, SPEC, Lesson, read_lessons, write_base
+from qwenops.deploy.demo_base import BATCH, PROMPT_TOKENS, SPEC, Lesson, lesson_of, read_calls, write_base
 from qwenops.models.checkpoint import open_checkpoint
 from qwenops.models.qwen_vocabulary import write_tokenizer
 from qwenops.models.tokenizer import Tokenizer, open_tokenizer
@@ -28,7 +28,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def lessons(tokenizer: Tokenizer) -> list[Lesson]:
-    return list(read_lessons(BATCH * 2, tokenizer, ignored))
+    return [lesson_of(made, tokenizer) for made in read_calls(BATCH * 2, lambda _truth: True, ignored)]
 
 
 def test_its_calls_are_of_no_seed_that_the_demo_uses() -> None:
@@ -41,6 +41,13 @@ def test_it_reads_calls_as_a_classifier_does_and_is_told_no_code(lessons: list[L
     answers = {tokenizer.decode(list(each.answer)) for each in lessons}
     assert len(answers) > 3
     assert not answers & set(LABEL_CODES)
+
+
+def test_only_calls_that_are_wanted_are_read_and_personal_data_is_gone() -> None:
+    found = list(read_calls(40, lambda truth: truth.author == "river", ignored))
+    assert 0 < len(found) < 40
+    assert {made.truth.author for made in found} == {"river"}
+    assert all(made.call.redaction is not None for made in found)
 
 
 def test_the_demo_asks_with_prompts_as_long_as_those_that_it_has_read() -> None:

@@ -20,14 +20,17 @@ so that the code of a class is as loud as a word.
 import json
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenops.calls.generator.generate import open_generator
+from qwenops.calls.generator.lexicon import load_lexicon
 from qwenops.calls.generator.options import GeneratorOptions
+from qwenops.calls.generator.truth import Synthetic, Truth
+from qwenops.calls.generator.world import World
 from qwenops.calls.redact import redact
 from qwenops.classify.prompt import prompt_ids
 from qwenops.classify.train.deciding import check_installed
@@ -67,12 +70,15 @@ class Lesson:
     answer: tuple[int, ...]
 
 
-def write_base(folder: Path, *, calls: int = CALLS, report: Report) -> None:
+def write_base(
+    folder: Path, *, calls: int = CALLS, wanted: Callable[[Truth], bool] = lambda _truth: True, report: Report
+) -> None:
     """Train a tiny Qwen3 to say what calls are about and write it into a new folder.
 
     Args:
         folder: Where the checkpoint goes.
-        calls: How many it reads, each once.
+        calls: How many are made; each is read once.
+        wanted: Says of each call whether it is read at all.
         report: Is told how far it is.
 
     Raises:
@@ -82,7 +88,8 @@ def write_base(folder: Path, *, calls: int = CALLS, report: Report) -> None:
     check_installed()
     with new_folder(folder, needed_bytes=NEEDED_BYTES) as new:
         write_tokenizer(new)
-        lessons = list(read_lessons(calls, open_tokenizer(new), report))
+        tokenizer = open_tokenizer(new)
+        lessons = [lesson_of(made, tokenizer) for made in read_calls(calls, wanted, report)]
         state = _train(lessons, report)
         _write_json(new / "config.json", SPEC.to_config())
         _write_json(new / "generation_config.json", {"eos_token_id": list(SPEC.eos_token_ids)})
@@ -95,20 +102,30 @@ def write_base(folder: Path, *, calls: int = CALLS, report: Report) -> None:
         )
 
 
-def read_lessons(calls: int, tokenizer: Tokenizer, report: Report) -> Iterator[Lesson]:
-    """Yield calls of another seed than any of the demo's, each with the term of the trade for its matter."""
+def read_calls(calls: int, wanted: Callable[[Truth], bool], report: Report) -> Iterator[Synthetic]:
+    """Yield calls of another seed than any of the demo's, redacted."""
     generator = open_generator(GeneratorOptions(calls=calls, seed=SEED))
-    lexicon = generator.world.lexicon
     for index in range(calls):
         if index % 50 == 0:
             report(0.25 * index / calls, say("Making what a tiny model reads: {done} of {all}", done=index, all=calls))
         made = generator.call(index)
-        lang = "en" if made.truth.lang == "en" else "zh"
-        term = lexicon.terms[lang][generator.world.terms_of(made.truth.leaf)][0]
-        yield Lesson(
-            prompt=prompt_ids(redact(made.call, secret=_SECRET).call, tokenizer, budget_tokens=PROMPT_TOKENS),
-            answer=tuple(tokenizer.encode(term, control=False)),
-        )
+        if wanted(made.truth):
+            yield replace(made, call=redact(made.call, secret=_SECRET).call)
+
+
+def lesson_of(made: Synthetic, tokenizer: Tokenizer) -> Lesson:
+    """Return a call as a classifier reads it, and the first term of the trade for its matter."""
+    lang = "en" if made.truth.lang == "en" else "zh"
+    term = _terms()[lang][World.terms_of(made.truth.leaf)][0]
+    return Lesson(
+        prompt=prompt_ids(made.call, tokenizer, budget_tokens=PROMPT_TOKENS),
+        answer=tuple(tokenizer.encode(term, control=False)),
+    )
+
+
+@cache
+def _terms() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    return load_lexicon().terms
 
 
 def _train(lessons: Sequence[Lesson], report: Report) -> "dict[str, torch.Tensor]":

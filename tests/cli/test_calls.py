@@ -115,6 +115,16 @@ def test_stats_speak_in_sentences_and_in_figures(qwenops: Run, made: Path) -> No
     assert json.loads(qwenops(*argv, "--json").out)["calls"] == 400
 
 
+@pytest.mark.parametrize("verb", ["redact", "dedupe"])
+def test_what_is_read_is_never_written_over(qwenops: Run, tmp_path: Path, verb: str) -> None:
+    calls = tmp_path / "calls.jsonl"
+    calls.write_text("{}\n", "utf-8")
+    done = qwenops("calls", verb, str(calls), "--out", str(calls))
+    assert done.code == 2
+    assert "would be written over" in done.err
+    assert calls.read_text("utf-8") == "{}\n"
+
+
 def test_redact_takes_personal_data_out_and_labels_apart(qwenops: Run, tmp_path: Path, home: Path) -> None:
     path = tmp_path / "calls.csv"
     path.write_text(

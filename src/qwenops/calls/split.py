@@ -193,7 +193,7 @@ def decided(labels: Iterable[Label], taxonomy: Taxonomy | None = None) -> dict[s
         taxonomies.add(label.taxonomy)
         of_call = weights.setdefault(label.conversation_id, {})
         of_call[label.primary] = of_call.get(label.primary, 0.0) + label.weight
-    refuse(lost, say("These labels cannot be used:"))
+    refuse(lost, say("Not all labels can be used."))
     if len(taxonomies) > 1:
         raise InvalidDataError(
             say("The labels are of several taxonomies: {names}.", names=", ".join(sorted(taxonomies))),

@@ -42,6 +42,19 @@ def _read(file: Path, taxonomy: "Taxonomy | None", options: ReadOptions, report:
     return open_calls(file, taxonomy=taxonomy, options=options, report=report)
 
 
+def _refuse_same(file: Path, out: Path | None) -> None:
+    """Refuse to write over what is read: what is left out would be lost.
+
+    Raises:
+        ConfigError: Both are one file.
+    """
+    if out is not None and out.exists() and file.exists() and out.samefile(file):
+        raise ConfigError(
+            say("{path} would be written over what is read from it.", path=str(out)),
+            hint=say("Give --out another name; the original calls stay as they are."),
+        )
+
+
 def _refuse_stdin(file: Path) -> None:
     """Refuse standard input where calls are gone through more than once.
 
@@ -82,6 +95,7 @@ def redact(ctx: click.Context, /, file: Path, out: Path, taxonomy_name: str, *, 
     from qwenops.calls.redact import redact as take_out
     from qwenops.calls.schema import dump
 
+    _refuse_same(file, out)
     terminal = ctx.ensure_object(Terminal)
     secret = redaction_secret(terminal, settings(ctx))
     labels: list[Label] = []
@@ -149,6 +163,7 @@ def dedupe(ctx: click.Context, /, file: Path, out: Path | None, *, as_json: bool
     from qwenops.calls.schema import dump
 
     _refuse_stdin(file)
+    _refuse_same(file, out)
     terminal = ctx.ensure_object(Terminal)
     options = own_options(ctx, ReadOptions)
     with terminal.progress() as report:
@@ -238,6 +253,7 @@ def split(  # noqa: PLR0913, PLR0917 -- click hands over one argument for each f
     from qwenops.calls.split import split as divide
 
     _refuse_stdin(file)
+    _refuse_same(file, out)
     terminal = ctx.ensure_object(Terminal)
     options, taxonomy = own_options(ctx, ReadOptions), open_taxonomy(taxonomy_name)
     with terminal.progress() as report:

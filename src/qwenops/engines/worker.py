@@ -160,7 +160,7 @@ class WorkerEngine:
             max_running=options.max_running,
         )
         self._health = EngineHealth(
-            state=EngineState.STARTING, load_progress=0.0, reason=say("The engine is starting.")
+            state=EngineState.STARTING, load_progress=0.0, reason=say("Its process was started.")
         )
         self._stats: Mapping[str, Any] = {}
         self._steady = asyncio.Event()

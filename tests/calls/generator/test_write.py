@@ -13,6 +13,7 @@ from qwenops.calls.generator.options import GeneratorOptions
 from qwenops.calls.generator.truth import Synthetic
 from qwenops.calls.generator.write import write
 from qwenops.calls.schema import parse_call, parse_label
+from qwenops.errors import ConfigError
 
 OPTIONS = GeneratorOptions(calls=25, seed=9)
 
@@ -76,3 +77,16 @@ def test_progress_is_told(tmp_path: Path) -> None:
     told: list[tuple[float, str]] = []
     write(OPTIONS, tmp_path, report=lambda share, what: told.append((share, what)))
     assert told[0] == (0.0, "Making calls: 0 of 25.")
+
+
+def test_calls_of_somebody_else_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "calls.jsonl").write_text("mine", "utf-8")
+    with pytest.raises(ConfigError, match=r"calls\.jsonl is there already"):
+        write(OPTIONS, tmp_path)
+    assert (tmp_path / "calls.jsonl").read_text("utf-8") == "mine"
+
+
+def test_synthetic_calls_are_made_anew_where_some_lie(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write(replace(OPTIONS, calls=2, seed=seed), tmp_path)
+    assert all(line.count("synthetic-2-") for line in lines(tmp_path / "calls.jsonl"))

@@ -18,6 +18,7 @@ from qwenops.calls.generator.generate import Generator, open_generator
 from qwenops.calls.generator.options import GeneratorOptions
 from qwenops.calls.generator.truth import Synthetic, truth_data
 from qwenops.calls.schema import dump
+from qwenops.errors import ConfigError
 from qwenops.text import Report, say
 
 MANIFEST_SCHEMA = "qwenops.synthetic/1"
@@ -65,13 +66,14 @@ def write(options: GeneratorOptions, folder: Path, *, report: Report | None = No
 
     Args:
         options: Which calls.
-        folder: Where to; it is made if there is none, and files of the same names are replaced.
+        folder: Where to; it is made if there is none, and synthetic calls that it holds are replaced.
         report: Is told how far it is.
 
     Raises:
-        ConfigError: An option is not possible.
+        ConfigError: An option is not possible, or the folder holds other calls.
     """
     generator = open_generator(options)
+    _refuse_others(folder)
     folder.mkdir(parents=True, exist_ok=True)
     counts = _Counts()
     with contextlib.ExitStack() as stack:
@@ -89,6 +91,20 @@ def write(options: GeneratorOptions, folder: Path, *, report: Report | None = No
     told = json.dumps(_manifest(generator, counts, hashes), ensure_ascii=False, indent=2)
     write_text(manifest, f"{told}\n")
     return manifest
+
+
+def _refuse_others(folder: Path) -> None:
+    """Refuse a folder with calls that were not made here: they may be real, and the only copy.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    held = [name for name in (CALLS, LABELS, TRUTH) if (folder / name).exists()]
+    if held and not (folder / MANIFEST).exists():
+        raise ConfigError(
+            say("{path} is there already, and was not made by this command.", path=str(folder / held[0])),
+            hint=say("Name another folder with --out."),
+        )
 
 
 def _manifest(generator: Generator, counts: _Counts, hashes: Mapping[str, str]) -> dict[str, Any]:

@@ -115,6 +115,18 @@ def test_stats_speak_in_sentences_and_in_figures(qwenops: Run, made: Path) -> No
     assert json.loads(qwenops(*argv, "--json").out)["calls"] == 400
 
 
+def test_of_calls_with_one_id_the_first_is_redacted_and_the_others_are_set_aside(qwenops: Run, tmp_path: Path) -> None:
+    table = tmp_path / "calls.csv"
+    table.write_text("id,text\nC1,agent: Hello.\nC2,agent: Good morning.\nC1,agent: Once more.\n", "utf-8")
+    out = tmp_path / "out.jsonl"
+    done = qwenops("calls", "redact", str(table), "--out", str(out), "--json")
+    assert done.code == 0, done.err
+    assert [json.loads(line)["conversation_id"] for line in out.read_text("utf-8").splitlines()] == ["C1", "C2"]
+    (rejected,) = Path(f"{out}.rejected.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(rejected)["line"] == 4
+    assert json.loads(done.out)["problems"] == 1
+
+
 @pytest.mark.parametrize("verb", ["redact", "dedupe"])
 def test_what_is_read_is_never_written_over(qwenops: Run, tmp_path: Path, verb: str) -> None:
     calls = tmp_path / "calls.jsonl"

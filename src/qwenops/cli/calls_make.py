@@ -25,6 +25,8 @@ from qwenops.errors import ConfigError
 from qwenops.text import say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qwenops.calls.classes import Taxonomy
     from qwenops.calls.problems import Problem
     from qwenops.calls.readers.entries import Entry, LabelEntry, Reading
@@ -100,11 +102,12 @@ def redact(ctx: click.Context, /, file: Path, out: Path, taxonomy_name: str, *, 
     secret = redaction_secret(terminal, settings(ctx))
     labels: list[Label] = []
     counts: Counter[str] = Counter()
+    twice: list[Problem] = []
     num_calls = 0
     with terminal.progress() as report:
         reading = _read(file, open_taxonomy(taxonomy_name), own_options(ctx, ReadOptions), report)
         with whole_file(out, mode=0o600) as target:
-            for entry in reading:
+            for entry in _first_of_each(reading, twice):
                 done = take_out(entry.call, secret=secret, strict=strict)
                 target.write(f"{dump(done.call)}\n".encode("utf-8", "replace"))
                 counts.update(span.kind.value for span in done.spans)
@@ -114,19 +117,37 @@ def redact(ctx: click.Context, /, file: Path, out: Path, taxonomy_name: str, *, 
     labels_out = _write_labels(out.with_name(f"{out.stem}.labels.jsonl"), labels)
     rejected = out.with_name(f"{out.name}.rejected.jsonl")
     rejected.unlink(missing_ok=True)
-    if reading.problems:
-        write_rejected(rejected, reading.problems)
+    problems = [*reading.problems, *twice]
+    if problems:
+        write_rejected(rejected, problems)
     if as_json:
         told = {"calls": num_calls, "found": dict(counts), "labels": str(labels_out) if labels_out else None}
-        terminal.show_json("qwenops.redacted/1", told | {"out": str(out), "problems": len(reading.problems)})
+        terminal.show_json("qwenops.redacted/1", told | {"out": str(out), "problems": len(problems)})
         return
     terminal.tell(say("{count} calls without personal data: {path}", count=num_calls, path=str(out)))
     for kind, count in counts.most_common():
         terminal.tell(f"  {kind}: {count}")
     if labels_out is not None:
         terminal.tell(say("{count} labels: {path}", count=len(labels), path=str(labels_out)))
-    if reading.problems:
+    if problems:
         terminal.tell(say("What is wrong with the input: {path}", path=str(rejected)))
+
+
+def _first_of_each(reading: "Reading[Entry]", twice: "list[Problem]") -> "Iterator[Entry]":
+    """Yield the first call of each id; the others are noted with the place of the first."""
+    from qwenops.calls.problems import Problem
+
+    first: dict[str, str] = {}
+    for entry in reading:
+        name, place = entry.call.conversation_id, f"{entry.source}:{entry.line}"
+        if name not in first:
+            first[name] = place
+            yield entry
+            continue
+        told = say("There is a call of this id already: {place}.", place=first[name])
+        twice.append(
+            Problem(what=told, field="conversation_id", source=entry.source, line=entry.line, conversation_id=name)
+        )
 
 
 def _write_labels(path: Path, labels: "list[Label]") -> Path | None:

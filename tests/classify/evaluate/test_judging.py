@@ -72,6 +72,12 @@ def test_what_a_reader_must_know_is_said() -> None:
     assert "confidence is off by" in off
 
 
+def test_many_small_classes_are_counted_instead_of_listed() -> None:
+    classes = [f"c{number}" for number in range(9)]
+    found = evaluate(classes * 5, np.tile(np.eye(9), (5, 1)), classes, seed=1, resamples=50)
+    assert notes_of(found)[0].startswith("9 of 9 classes have fewer than 30 calls each")
+
+
 def test_a_part_that_does_worse_is_said() -> None:
     truth = ["a", "b"] * 200
     said = [[0.8, 0.2], [0.2, 0.8]] * 100 + [[0.8, 0.2]] * 200

@@ -15,6 +15,8 @@ SURE = 0.95
 """How sure intervals and flags are."""
 FEW = 30
 """With fewer calls the figures of a class or a slice are too uncertain to be acted upon."""
+MOST_NAMED = 8
+"""Classes that a sentence lists; of more it says how many they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,17 +192,25 @@ def notes_of(evaluation: Evaluation) -> tuple[Text, ...]:
         notes.append(
             say("No call of {codes} is in the test data, so nothing is known about them.", codes=_list(absent))
         )
-    if few:
+    if len(few) > MOST_NAMED:
+        told = say(
+            "{count} of {all} classes have fewer than {few} calls each; their figures are uncertain.",
+            count=len(few),
+            all=len(leaves),
+            few=FEW,
+        )
+        notes.append(told)
+    elif few:
         notes.append(
             say("{codes} have fewer than {few} calls each; their figures are uncertain.", codes=_list(few), few=FEW)
         )
-    told = evaluation.reliability
-    if told.is_off:
+    found = evaluation.reliability
+    if found.is_off:
         notes.append(
             say(
                 "Its confidence is off by {ece:.3f} on average; if it were right, chance would explain {high:.3f}.",
-                ece=told.ece,
-                high=told.ece_if_calibrated_high,
+                ece=found.ece,
+                high=found.ece_if_calibrated_high,
             )
         )
     return (*notes, *(_flag(each) for each in evaluation.slices if each.flagged))

@@ -58,6 +58,12 @@ def test_goals_are_missed_on_either_side(
     assert status == (3 if missed else 0)
 
 
+def test_one_seed_outside_is_a_goal_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "RESULTS", tmp_path)
+    judge = lambda _calls, seed: replace(SCORES, in_distribution=0.87 if seed == 4 else 0.8)  # noqa: E731 -- a judge
+    assert difficulty.main(["--calls", "60", "--seeds", "3,4,5"], judge=judge) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_real_calls_of_the_generator_are_judged() -> None:

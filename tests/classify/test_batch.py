@@ -98,7 +98,8 @@ def test_killed_again_and_again_it_still_classifies_each_call_exactly_once(tmp_p
     dice, kills = random.Random(7), 0
     while run_and_kill(source, out, dice.uniform(0.05, 0.4)):
         kills += 1
-        assert not out.exists(), "the file appears when all is done"
+        if out.exists():  # killed between its last two breaths: the file appears when all is done
+            break
     assert kills >= 3
     assert predictions(out) == [prediction_of(f"c-{number:06d}") for number in range(1200)]
 
